@@ -1,0 +1,20 @@
+//! A debugger for EL2 memory protection.
+//!
+//! Modules in the order of their dependencies: each uses only those above it.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | numbers | [`addr`] |
+//! | where bytes come from | [`target`] |
+//! | what the architecture says of them | [`arch`] |
+//! | what everything else reads | [`model`] |
+//! | how it is shown | [`view`] |
+
+pub mod addr;
+pub mod target;
+
+pub mod arch;
+
+pub mod model;
+
+pub mod view;

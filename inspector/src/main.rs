@@ -1,0 +1,3 @@
+//! The `inspector` program.
+
+fn main() {}

@@ -1,0 +1,352 @@
+//! What was captured: plain data, read by every view and by nothing that reads a machine.
+
+use crate::addr::Span;
+use crate::arch::regime::Regime;
+use crate::arch::walk;
+use crate::target::{Registers, RunState};
+use std::fmt;
+
+/// One capture of a machine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct System {
+    /// Everything asked for was read and understood.
+    pub complete: bool,
+    /// Why not, one sentence each.
+    pub problems: Vec<String>,
+    /// The hypervisor that was found.
+    pub hypervisor: Hypervisor,
+    /// What was found, and where each fact came from.
+    pub facts: Vec<Fact>,
+    /// RAM that the hypervisor manages, in order.
+    pub ram: Vec<Span>,
+    /// Translation regimes in the order of documents: `host-s2`, `hyp-s1`, guests.
+    pub regimes: Vec<RegimeCapture>,
+    /// Every RAM page's joint state, merged, in order; covers `ram`.
+    pub owners: Vec<OwnerRange>,
+    /// Every lock known.
+    pub locks: Vec<Lock>,
+    /// Every CPU, in order.
+    pub cpus: Vec<Cpu>,
+    /// Page pools with reference counts.
+    pub pools: Vec<Pool>,
+    /// The hypervisor's own memory by section, where it says so.
+    pub sections: Vec<Section>,
+    /// The symbols known, in order of address, for search and for naming addresses.
+    pub symbols: Vec<Symbol>,
+    /// The run state the machine was found in; not part of any document.
+    pub run_state: Option<RunState>,
+}
+
+/// What runs at EL2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hypervisor {
+    /// Which.
+    pub kind: HypervisorKind,
+    /// Its release, where it says.
+    pub release: Option<String>,
+    /// `nvhe`, `hvhe`.
+    pub mode: Option<&'static str>,
+    /// Where page state is kept: `descriptor` or `vmemmap`.
+    pub page_state_in: Option<&'static str>,
+    /// Bits that hold the owner of an annotation: `9:2` or `63:60`.
+    pub owner_encoding: Option<&'static str>,
+}
+
+/// Which hypervisor was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HypervisorKind {
+    /// Ours.
+    Hyp,
+    /// Linux.
+    Pkvm,
+    /// None was found.
+    None,
+}
+
+/// Something found out, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    /// What it is (`host-s2 root`).
+    pub what: String,
+    /// Its value, as shown.
+    pub value: String,
+    /// Where it came from (`VTTBR_EL2 of CPU 0`, `HYP.host.pgt.root in hyp.elf`).
+    pub source: String,
+}
+
+/// The tables of one regime.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RegimeCapture {
+    /// `host-s2`, `hyp-s1`, `guest-s2:0x1000`.
+    pub name: String,
+    /// How to read it.
+    pub regime: Regime,
+    /// Table pages in the order they were found.
+    pub tables: Vec<walk::Table>,
+    /// Entries in order of input address.
+    pub entries: Vec<Entry>,
+}
+
+/// One descriptor with what the hypervisor means by it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// What the architecture says.
+    pub leaf: walk::Entry,
+    /// What kind of row it is.
+    pub kind: EntryKind,
+    /// The side's own state.
+    pub state: Option<State>,
+    /// Who owns what it maps or annotates.
+    pub owner: Option<Owner>,
+}
+
+/// The `kind` of the contract.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EntryKind {
+    /// Valid leaf above level 3.
+    Block,
+    /// Valid leaf at level 3.
+    Page,
+    /// Invalid, with an owner.
+    Annotation,
+    /// Invalid, not zero, without an owner.
+    Invalid,
+    /// A reserved form.
+    Reserved,
+    /// A table walked already.
+    Loop,
+    /// A table that cannot be read.
+    Unreadable,
+}
+
+/// State of a page on one side.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// Exclusive.
+    Owned,
+    /// Ours, lent.
+    SharedOwned,
+    /// Not ours, usable.
+    SharedBorrowed,
+    /// Not ours, not usable.
+    NoPage,
+    /// Encoding 0b11.
+    Reserved,
+    /// The pages under one block differ.
+    Mixed,
+}
+
+/// Who owns a page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Owner {
+    /// The host at EL1.
+    Host,
+    /// The hypervisor.
+    Hyp,
+    /// The secure world by FF-A.
+    Ffa,
+    /// A VM by its handle.
+    Guest(u64),
+    /// Break-before-make in progress.
+    Locked,
+    /// A guest's page that was taken back.
+    Poisoned,
+    /// An id that the layout does not name.
+    Unknown(u64),
+}
+
+/// Owner of a row of `owners`: like [`Owner`], or a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum JointOwner {
+    /// One side owns it.
+    One(Owner),
+    /// No side does.
+    None,
+    /// Two sides claim it as their own.
+    Conflict,
+}
+
+/// Neighbouring pages of RAM in the same joint state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnerRange {
+    /// Physical range.
+    pub pa: Span,
+    /// Who owns it.
+    pub owner: JointOwner,
+    /// The host's side.
+    pub host: State,
+    /// The hypervisor's side.
+    pub hyp: State,
+    /// Guests' sides.
+    pub guests: Vec<GuestSide>,
+    /// Share or pin count, where the layout has one.
+    pub refcount: Option<u64>,
+    /// Row J1…J10 of the table of legal joint states; `None` when it is in none.
+    pub rule: Option<&'static str>,
+}
+
+/// A guest's side of a page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GuestSide {
+    /// The VM.
+    pub handle: u64,
+    /// Where it sees the first page.
+    pub ipa: u64,
+    /// Its state.
+    pub state: State,
+}
+
+/// A ticket lock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lock {
+    /// Short name: `host`, `hyp`.
+    pub name: String,
+    /// Where it is in the program (`HYP.host.lock`).
+    pub symbol: String,
+    /// Physical address of the word.
+    pub pa: u64,
+    /// The two halves; `None` when the word could not be read.
+    pub tickets: Option<Tickets>,
+    /// Who holds it.
+    pub holder: Option<Holder>,
+}
+
+/// The two u16 halves of a ticket lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tickets {
+    /// The ticket being served.
+    pub owner: u16,
+    /// The next ticket to be handed out.
+    pub next: u16,
+}
+
+impl Tickets {
+    /// Someone holds the lock.
+    pub fn held(self) -> bool {
+        self.owner != self.next
+    }
+
+    /// CPUs that wait behind the holder.
+    pub fn waiters(self) -> u16 {
+        self.next.wrapping_sub(self.owner).saturating_sub(1)
+    }
+}
+
+/// Who holds a lock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// The CPU.
+    pub cpu: u64,
+    /// The lock itself says so, or it follows from where CPUs stand.
+    pub how: HolderSource,
+    /// Where the lock was taken.
+    pub pc: Option<u64>,
+    /// That place by name.
+    pub symbol: Option<String>,
+}
+
+/// How a holder is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HolderSource {
+    /// The lock records its holder.
+    Recorded,
+    /// Worked out.
+    Inferred,
+}
+
+/// One CPU as it stood.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cpu {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Exception level.
+    pub el: Option<u8>,
+    /// Program counter.
+    pub pc: Option<u64>,
+    /// The program counter by name (`host_mem_abort+0x40`).
+    pub symbol: Option<String>,
+    /// All registers that were read.
+    pub registers: Registers,
+}
+
+/// Table pages handed out by the hypervisor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// `host-pool`, `hyp-pool`.
+    pub name: String,
+    /// What it hands out.
+    pub pages: Span,
+    /// Reference count of each page; `None` when the records could not be read.
+    pub refcounts: Option<Vec<u16>>,
+}
+
+/// A named part of the hypervisor's own memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// `text`, `rodata`, `data`, `bss`, `stacks`, `host-rodata`, …
+    pub name: String,
+    /// Physical range.
+    pub pa: Span,
+}
+
+/// A named address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Symbol {
+    /// Its name, demangled.
+    pub name: String,
+    /// Its virtual address at EL2 (or at EL1 for the host's).
+    pub address: u64,
+    /// Its size in bytes; 0 when unknown.
+    pub size: u64,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Owned => "owned",
+            Self::SharedOwned => "shared-owned",
+            Self::SharedBorrowed => "shared-borrowed",
+            Self::NoPage => "no-page",
+            Self::Reserved => "reserved",
+            Self::Mixed => "mixed",
+        })
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.pad("host"),
+            Self::Hyp => f.pad("hyp"),
+            Self::Ffa => f.pad("ffa"),
+            Self::Guest(handle) => f.pad(&format!("guest:{handle:#x}")),
+            Self::Locked => f.pad("locked"),
+            Self::Poisoned => f.pad("poisoned"),
+            Self::Unknown(id) => f.pad(&format!("unknown:{id}")),
+        }
+    }
+}
+
+impl fmt::Display for JointOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(owner) => owner.fmt(f),
+            Self::None => f.pad("none"),
+            Self::Conflict => f.pad("conflict"),
+        }
+    }
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Block => "block",
+            Self::Page => "page",
+            Self::Annotation => "annotation",
+            Self::Invalid => "invalid",
+            Self::Reserved => "reserved",
+            Self::Loop => "loop",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Where bytes come from: a gdb server, or a file that remembers one.
+//!
+//! A target knows nothing of hypervisors. What it cannot do it answers with `None`.
+
+use crate::addr::Span;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Why a target as a whole failed; after this nothing more can be read from it.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The name of the target does not say what it is, or nothing is there.
+    #[error("{target}: {reason}")]
+    Open {
+        /// What the user asked for.
+        target: String,
+        /// What was tried, what was seen, and what to do.
+        reason: String,
+    },
+    /// The link was fine and then broke.
+    #[error("{target}: link lost while {doing}: {reason}")]
+    Lost {
+        /// What the user asked for.
+        target: String,
+        /// What the client was doing.
+        doing: String,
+        /// What the system or the server said.
+        reason: String,
+    },
+    /// The server stayed silent.
+    #[error(
+        "{target}: no answer within {seconds} s while {doing}; is another client attached? (--timeout sets the limit)"
+    )]
+    Timeout {
+        /// What the user asked for.
+        target: String,
+        /// What the client was doing.
+        doing: String,
+        /// The limit that passed.
+        seconds: f64,
+    },
+    /// The server answered what it may not.
+    #[error("{target}: {doing}: {reason}")]
+    Protocol {
+        /// What the user asked for.
+        target: String,
+        /// What the client was doing.
+        doing: String,
+        /// The answer, and what was expected.
+        reason: String,
+    },
+}
+
+/// Why one range of physical memory could not be read; others may be fine.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The range is not, or not all, in the machine's RAM: the read was not performed.
+    #[error("nothing is backed at physical {0}")]
+    Unbacked(Span),
+    /// The machine refused.
+    #[error("physical {span} is unreadable: {reason}")]
+    Refused {
+        /// What was asked for.
+        span: Span,
+        /// The machine's answer.
+        reason: String,
+    },
+    /// A snapshot does not hold it.
+    #[error("physical {0} was not saved in this snapshot")]
+    NotSaved(Span),
+}
+
+/// The registers of one CPU by name.
+///
+/// General registers are `x0`…`x30`, `sp`, `pc`, `cpsr`; system registers have their architectural
+/// name in upper case (`VTTBR_EL2`), whatever the server calls them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Registers(pub BTreeMap<String, u64>);
+
+impl Registers {
+    /// The value of a register, or `None` where this CPU or server has none of that name.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
+    }
+
+    /// The exception level that `cpsr` says.
+    pub fn exception_level(&self) -> Option<u8> {
+        self.get("cpsr").map(|cpsr| (cpsr >> 2 & 3) as u8)
+    }
+}
+
+/// Something that holds a machine's memory and registers.
+///
+/// A target is stopped while it is read: whoever opens it keeps it so until it is dropped or resumed.
+/// Dropping it leaves the machine as it was found.
+pub trait Target: Send {
+    /// What the user asked for, for messages and for the `target` field of documents.
+    fn name(&self) -> &str;
+
+    /// How many CPUs there are; they are numbered from 0.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn cpu_count(&mut self) -> Result<usize, TargetError>;
+
+    /// All registers of one CPU that can be read.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn registers(&mut self, cpu: usize) -> Result<Registers, TargetError>;
+
+    /// The machine's RAM as the target itself knows it, in order of address.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn ram(&mut self) -> Result<Option<Vec<Span>>, TargetError>;
+
+    /// Reads ranges of physical memory, all in as few waits as the link allows.
+    /// The answers stand in the order of the requests; each is exactly as long as asked.
+    ///
+    /// # Errors
+    /// The link failed. What is wrong with one range is that range's [`ReadError`].
+    fn read_phys(
+        &mut self,
+        requests: &[Span],
+    ) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError>;
+
+    /// The self-description a hypervisor exports over its own channel, as JSON text.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn description(&mut self) -> Result<Option<String>, TargetError>;
+
+    /// What the target remembers of symbols and types, as JSON text (snapshots do).
+    ///
+    /// # Errors
+    /// The file is damaged.
+    fn saved_symbols(&mut self) -> Result<Option<String>, TargetError> {
+        Ok(None)
+    }
+
+    /// Run control, where the machine can run.
+    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
+        None
+    }
+}
+
+/// Whether the machine runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RunState {
+    /// CPUs execute; memory and registers cannot be read.
+    Running,
+    /// All CPUs stand still.
+    Stopped {
+        /// The CPU that stopped the others, where the server named one.
+        cpu: Option<usize>,
+        /// Why, in the server's or our words (`signal 2`).
+        reason: String,
+    },
+    /// The machine ended.
+    Exited,
+}
+
+/// Making a machine run and stop.
+pub trait RunControl {
+    /// Whether the machine ran when it was found.
+    fn found_running(&self) -> bool;
+
+    /// The state as of the last packet seen; waits for nothing.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn state(&mut self) -> Result<RunState, TargetError>;
+
+    /// Lets all CPUs run. Does nothing when they do.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn resume(&mut self) -> Result<(), TargetError>;
+
+    /// Stops all CPUs and waits until they stand. Does nothing when they do.
+    ///
+    /// # Errors
+    /// The link failed, or the machine did not stop in time.
+    fn interrupt(&mut self) -> Result<(), TargetError>;
+
+    /// Waits up to `limit` for the machine to stop by itself.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn wait(&mut self, limit: Duration) -> Result<RunState, TargetError>;
+}
