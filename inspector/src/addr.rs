@@ -58,3 +58,18 @@ impl fmt::Display for Span {
         }
     }
 }
+
+/// Reads a number as people write it: decimal, or hexadecimal with `0x`; `_` may separate digits.
+pub fn parse_u64(text: &str) -> Option<u64> {
+    let digits = text.replace('_', "");
+    let (digits, radix) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        Some(hex) => (hex, 16),
+        None => (digits.as_str(), 10),
+    };
+    // from_str_radix would take a sign.
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric())
+        .then(|| u64::from_str_radix(digits, radix).ok())
+        .flatten()
+}

@@ -1,4 +1,29 @@
-//! Rows of cells with roles: one definition for text and for the terminal.
+//! Queries over a capture, and their answers as rows of cells with roles: one definition for text
+//! and for the terminal.
+//!
+//! | question | answer | as rows |
+//! |---|---|---|
+//! | what do the tables say | [`runs`] | [`runs_table`] |
+//! | who owns what | [`owners`] | [`owners_table`] |
+//! | everything about one page | [`page`] | [`page_table`] |
+//! | locks, CPUs, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`cpus_table`], [`registers_table`], [`info_table`] |
+
+mod cpus;
+mod info;
+mod locks;
+mod owners;
+mod page;
+mod runs;
+
+pub use cpus::{TRANSLATION_REGISTERS, cpus_table, registers_table};
+pub use info::{info_table, problems};
+pub use locks::locks_table;
+pub use owners::{OwnerFilter, owners, owners_table};
+pub use page::{Mapping, PageView, TablePage, page, page_table};
+pub use runs::{Run, RunFilter, runs, runs_table};
+
+use crate::arch::walk::{Memory, Shareability};
+use crate::model::{JointOwner, Owner, State};
 
 /// What a cell means; a theme turns it into colour and a glyph, plain text ignores it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,3 +86,107 @@ pub struct Table {
     /// Rows, each as long as `titles`.
     pub rows: Vec<Row>,
 }
+
+impl Table {
+    fn new(titles: &[&'static str]) -> Self {
+        Self {
+            titles: titles.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+}
+
+/// A size in bytes with the largest binary unit that divides it (`2M`, `12K`, `3 B`).
+pub fn size_text(bytes: u64) -> String {
+    const UNITS: [(u32, char); 4] = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
+    UNITS
+        .iter()
+        .find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift)
+        .map_or_else(
+            || format!("{bytes} B"),
+            |(shift, unit)| format!("{}{unit}", bytes >> shift),
+        )
+}
+
+/// A memory type as documents name it (`normal-wb`, `device-nGnRE`).
+pub fn memory_text(memory: Memory) -> String {
+    match memory {
+        Memory::NormalWb => "normal-wb".to_owned(),
+        Memory::NormalWt => "normal-wt".to_owned(),
+        Memory::NormalNc => "normal-nc".to_owned(),
+        Memory::NormalMixed(raw) => format!("normal-mixed:{raw:#x}"),
+        Memory::DeviceNGnRnE => "device-nGnRnE".to_owned(),
+        Memory::DeviceNGnRE => "device-nGnRE".to_owned(),
+        Memory::DeviceNGRE => "device-nGRE".to_owned(),
+        Memory::DeviceGRE => "device-GRE".to_owned(),
+        Memory::Stage1 => "stage1".to_owned(),
+        Memory::Reserved(raw) => format!("reserved:{raw:#x}"),
+    }
+}
+
+/// A shareability as documents name it.
+pub fn shareability_text(shareability: Shareability) -> &'static str {
+    match shareability {
+        Shareability::None => "none",
+        Shareability::Outer => "outer",
+        Shareability::Inner => "inner",
+        Shareability::Reserved => "reserved",
+    }
+}
+
+fn address(value: u64) -> Cell {
+    Cell::new(Role::Address, format!("{value:#x}"))
+}
+
+fn address_or_dash(value: Option<u64>) -> Cell {
+    value.map_or_else(dash, address)
+}
+
+fn dash() -> Cell {
+    Cell::new(Role::Dim, "-")
+}
+
+fn plain(text: impl Into<String>) -> Cell {
+    Cell::new(Role::Plain, text)
+}
+
+fn dim(text: impl Into<String>) -> Cell {
+    Cell::new(Role::Dim, text)
+}
+
+fn state_cell(state: Option<State>) -> Cell {
+    let Some(state) = state else { return dash() };
+    let role = match state {
+        State::Owned => Role::Plain,
+        State::SharedOwned => Role::SharedOwned,
+        State::SharedBorrowed => Role::SharedBorrowed,
+        State::NoPage => Role::Dim,
+        State::Reserved | State::Mixed => Role::Problem,
+    };
+    Cell::new(role, state.to_string())
+}
+
+fn owner_cell(owner: Option<Owner>) -> Cell {
+    let Some(owner) = owner else { return dash() };
+    let role = match owner {
+        Owner::Host => Role::Host,
+        Owner::Hyp => Role::Hyp,
+        Owner::Guest(_) => Role::Guest,
+        Owner::Ffa => Role::Plain,
+        Owner::Locked => Role::Active,
+        Owner::Poisoned | Owner::Unknown(_) => Role::Problem,
+    };
+    Cell::new(role, owner.to_string())
+}
+
+fn joint_owner_cell(owner: JointOwner) -> Cell {
+    match owner {
+        JointOwner::One(owner) => owner_cell(Some(owner)),
+        JointOwner::None | JointOwner::Conflict => Cell::new(Role::Problem, owner.to_string()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

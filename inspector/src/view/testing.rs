@@ -1,0 +1,242 @@
+//! A small capture made by hand, for tests of views and of their users.
+
+use crate::addr::Span;
+use crate::arch::regime::{Granule, Regime, Stage};
+use crate::arch::walk::{self, Attributes, Kind, Memory, Shareability};
+use crate::model::*;
+use crate::target::Registers;
+
+pub(crate) const RAM: u64 = 0x4000_0000;
+
+/// A regime of 4 KiB pages; `Stage::Two` has two concatenated roots.
+pub(crate) fn regime(stage: Stage, root: u64) -> Regime {
+    Regime {
+        stage,
+        root,
+        root_pages: if stage == Stage::Two { 2 } else { 1 },
+        start_level: 1,
+        granule: Granule::Kib4,
+        ia_bits: if stage == Stage::Two { 40 } else { 39 },
+        oa_bits: 40,
+        lpa2: false,
+        mair: 0x04ff,
+        fwb: false,
+        xnx: false,
+        sh0: 3,
+    }
+}
+
+pub(crate) const RWX: Attributes = Attributes {
+    read: true,
+    write: true,
+    execute: true,
+    execute_el0: true,
+    memory: Memory::NormalWb,
+    shareability: Shareability::Inner,
+    af: true,
+    contiguous: false,
+};
+
+/// A leaf of 4 KiB.
+pub(crate) fn leaf(ia: u64, oa: u64, state: State, owner: Owner) -> Entry {
+    let sw = match state {
+        State::SharedOwned => 1,
+        State::SharedBorrowed => 2,
+        _ => 0,
+    };
+    Entry {
+        leaf: walk::Entry {
+            ia,
+            size: 4096,
+            level: 3,
+            kind: Kind::Page,
+            raw: oa | 0x7ff | u64::from(sw) << 55,
+            at: 0x4030_0000,
+            oa: Some(oa),
+            attributes: Some(RWX),
+            sw,
+            problem: None,
+        },
+        kind: EntryKind::Page,
+        state: Some(state),
+        owner: Some(owner),
+    }
+}
+
+/// An entry that is no leaf.
+pub(crate) fn word(ia: u64, kind: EntryKind, raw: u64, owner: Option<Owner>) -> Entry {
+    let problem = match kind {
+        EntryKind::Annotation | EntryKind::Invalid => None,
+        _ => Some("does not look like a descriptor".into()),
+    };
+    Entry {
+        leaf: walk::Entry {
+            ia,
+            size: 4096,
+            level: 3,
+            kind: match kind {
+                EntryKind::Reserved => Kind::Reserved,
+                EntryKind::Loop => Kind::Loop,
+                EntryKind::Unreadable => Kind::Unreadable,
+                _ => Kind::Invalid,
+            },
+            raw,
+            at: 0x4030_0008,
+            oa: None,
+            attributes: None,
+            sw: 0,
+            problem,
+        },
+        kind,
+        state: (kind == EntryKind::Annotation).then_some(State::NoPage),
+        owner,
+    }
+}
+
+/// Two CPUs; the host owns most of RAM, shares one page, and hyp keeps two; one lock is held.
+pub(crate) fn system() -> System {
+    let hyp_va = |pa: u64| pa + 0x40_0000_0000;
+    let owned = |start, size, owner, host, hyp, rule| OwnerRange {
+        pa: Span::new(start, size),
+        owner,
+        host,
+        hyp,
+        guests: Vec::new(),
+        refcount: None,
+        rule,
+    };
+    let host = JointOwner::One(Owner::Host);
+    let hyp = JointOwner::One(Owner::Hyp);
+    System {
+        complete: true,
+        problems: Vec::new(),
+        hypervisor: Hypervisor {
+            kind: HypervisorKind::Hyp,
+            release: Some("0.1.0".to_owned()),
+            mode: Some("nvhe"),
+            page_state_in: Some("descriptor"),
+            owner_encoding: Some("9:2"),
+        },
+        facts: vec![Fact {
+            what: "host-s2 root".to_owned(),
+            value: "0x40310000".to_owned(),
+            source: "VTTBR_EL2 of CPU 0".to_owned(),
+        }],
+        ram: vec![Span::new(RAM, 0x40_0000)],
+        regimes: vec![
+            RegimeCapture {
+                name: "host-s2".to_owned(),
+                regime: regime(Stage::Two, 0x4031_0000),
+                tables: vec![walk::Table {
+                    pa: 0x4031_0000,
+                    level: 1,
+                    ia: 0,
+                    parent: None,
+                    words: vec![0, 3, 0],
+                }],
+                entries: vec![
+                    leaf(RAM, RAM, State::Owned, Owner::Host),
+                    leaf(RAM + 0x1000, RAM + 0x1000, State::Owned, Owner::Host),
+                    leaf(RAM + 0x2000, RAM + 0x2000, State::SharedOwned, Owner::Host),
+                    word(0x4031_0000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
+                    word(0x4031_1000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
+                ],
+            },
+            RegimeCapture {
+                name: "hyp-s1".to_owned(),
+                regime: regime(Stage::One { e2h: false }, 0x4031_1000),
+                tables: Vec::new(),
+                entries: vec![
+                    leaf(
+                        hyp_va(RAM + 0x2000),
+                        RAM + 0x2000,
+                        State::SharedBorrowed,
+                        Owner::Host,
+                    ),
+                    leaf(hyp_va(0x4031_0000), 0x4031_0000, State::Owned, Owner::Hyp),
+                    leaf(hyp_va(0x4031_1000), 0x4031_1000, State::Owned, Owner::Hyp),
+                ],
+            },
+        ],
+        owners: vec![
+            owned(RAM, 0x2000, host, State::Owned, State::NoPage, Some("J1")),
+            owned(
+                RAM + 0x2000,
+                0x1000,
+                host,
+                State::SharedOwned,
+                State::SharedBorrowed,
+                Some("J2"),
+            ),
+            owned(
+                RAM + 0x3000,
+                0x30_d000,
+                host,
+                State::Owned,
+                State::NoPage,
+                Some("J1"),
+            ),
+            owned(
+                0x4031_0000,
+                0x2000,
+                hyp,
+                State::NoPage,
+                State::Owned,
+                Some("J4"),
+            ),
+            owned(
+                0x4031_2000,
+                0xe_e000,
+                host,
+                State::Owned,
+                State::NoPage,
+                Some("J1"),
+            ),
+        ],
+        locks: vec![
+            Lock {
+                name: "host".to_owned(),
+                symbol: "HYP.host.lock".to_owned(),
+                pa: 0x4030_8000,
+                tickets: Some(Tickets { owner: 5, next: 7 }),
+                holder: Some(Holder {
+                    cpu: 1,
+                    how: HolderSource::Recorded,
+                    pc: Some(0x40_4020_1040),
+                    symbol: Some("host_mem_abort+0x40".to_owned()),
+                }),
+            },
+            Lock {
+                name: "hyp".to_owned(),
+                symbol: "HYP.hyp.lock".to_owned(),
+                pa: 0x4030_9000,
+                tickets: Some(Tickets { owner: 9, next: 9 }),
+                holder: None,
+            },
+        ],
+        cpus: (0..2)
+            .map(|number| Cpu {
+                number,
+                el: Some(if number == 1 { 2 } else { 1 }),
+                pc: Some(0x4100_0000),
+                symbol: None,
+                registers: Registers(
+                    [("VTTBR_EL2", 0x4031_0000), ("ESR_EL2", number as u64)]
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .into(),
+                ),
+            })
+            .collect(),
+        pools: vec![Pool {
+            name: "host-pool".to_owned(),
+            pages: Span::new(0x4031_0000, 0x2000),
+            refcounts: Some(vec![3, 0]),
+        }],
+        sections: vec![Section {
+            name: "pools".to_owned(),
+            pa: Span::new(0x4031_0000, 0x2000),
+        }],
+        symbols: Vec::new(),
+        run_state: None,
+    }
+}

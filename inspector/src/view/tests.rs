@@ -1,0 +1,290 @@
+use super::testing::{RAM, leaf, system, word};
+use super::*;
+use crate::addr::Span;
+use crate::model::{EntryKind, System};
+
+/// One line a row, cells separated by one space.
+fn text(table: &Table) -> String {
+    table
+        .rows
+        .iter()
+        .map(|row| {
+            let cells: Vec<_> = row.iter().map(|cell| cell.text.as_str()).collect();
+            cells.join(" ") + "\n"
+        })
+        .collect()
+}
+
+fn runs_text(system: &System, filter: &RunFilter) -> String {
+    text(&runs_table(system, &runs(system, filter)))
+}
+
+#[test]
+fn neighbours_that_say_the_same_merge() {
+    assert_eq!(
+        runs_text(&system(), &RunFilter::default()),
+        "host-s2 0x40000000 8K 2 page 0x40000000 rwx normal-wb owned host\n\
+         host-s2 0x40002000 4K 1 page 0x40002000 rwx normal-wb shared-owned host\n\
+         host-s2 0x40310000 8K 2 annotation - - - no-page hyp\n\
+         hyp-s1 0x4040002000 4K 1 page 0x40002000 rwx normal-wb shared-borrowed host\n\
+         hyp-s1 0x4040310000 8K 2 page 0x40310000 rwx normal-wb owned hyp\n"
+    );
+}
+
+#[test]
+fn every_table_has_a_cell_for_each_title() {
+    let system = system();
+    let tables = [
+        runs_table(&system, &runs(&system, &RunFilter::default())),
+        owners_table(&system.owners),
+        page_table(&system, &page(&system, RAM)),
+        locks_table(&system),
+        cpus_table(&system),
+        registers_table(&system),
+        info_table(&system),
+    ];
+    for table in tables {
+        assert!(!table.rows.is_empty());
+        for row in &table.rows {
+            assert_eq!(row.len(), table.titles.len(), "{:?}", table.titles);
+        }
+    }
+}
+
+/// What each difference does to two neighbours that would merge otherwise.
+#[test]
+fn any_difference_keeps_neighbours_apart() {
+    type Change = fn(&mut crate::model::Entry);
+    let changes: [(&str, Change); 9] = [
+        ("gap in input", |e| e.leaf.ia += 0x1000),
+        ("gap in output", |e| e.leaf.oa = Some(0x5000_0000)),
+        ("level", |e| e.leaf.level = 2),
+        ("kind", |e| e.kind = EntryKind::Block),
+        ("attributes", |e| {
+            e.leaf.attributes.as_mut().expect("a leaf").execute_el0 = false;
+        }),
+        ("software bits", |e| e.leaf.sw = 8),
+        ("state", |e| e.state = Some(State::Reserved)),
+        ("owner", |e| e.owner = Some(Owner::Hyp)),
+        ("problem", |e| e.leaf.problem = Some("odd".into())),
+    ];
+    for (what, change) in changes {
+        let mut system = system();
+        change(&mut system.regimes[0].entries[1]);
+        let runs = runs(&system, &RunFilter::default());
+        assert_eq!((runs[0].count, runs[0].size), (1, 0x1000), "{what}");
+    }
+}
+
+#[test]
+fn invalid_words_merge_without_an_output_address() {
+    let mut system = system();
+    system.regimes[0].entries = vec![
+        word(RAM, EntryKind::Reserved, 1, None),
+        word(RAM + 0x1000, EntryKind::Reserved, 1, None),
+        word(RAM + 0x3000, EntryKind::Reserved, 1, None),
+    ];
+    let runs = runs(
+        &system,
+        &RunFilter {
+            regime: Some("host-s2".to_owned()),
+            ..RunFilter::default()
+        },
+    );
+    assert_eq!(runs.iter().map(|run| run.count).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
+fn a_run_at_the_top_of_the_address_space_ends_there() {
+    let mut system = system();
+    system.regimes.truncate(1);
+    system.regimes[0].entries = vec![
+        leaf(0, 0, State::Owned, Owner::Host),
+        leaf(
+            u64::MAX - 0xfff,
+            u64::MAX - 0xfff,
+            State::Owned,
+            Owner::Host,
+        ),
+    ];
+    let runs = runs(&system, &RunFilter::default());
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[1].ia(&system).last(), Some(u64::MAX));
+}
+
+#[test]
+fn filters_choose_entries_before_they_merge() {
+    let all = RunFilter::default;
+    let cases: [(RunFilter, &[(usize, usize)]); 8] = [
+        (
+            RunFilter {
+                no_merge: true,
+                regime: Some("hyp-s1".into()),
+                ..all()
+            },
+            &[(0, 1), (1, 1), (2, 1)],
+        ),
+        (
+            RunFilter {
+                regime: Some("guest-s2:0x1".into()),
+                ..all()
+            },
+            &[],
+        ),
+        (
+            RunFilter {
+                range: Some(Span::new(RAM + 0x1fff, 2)),
+                ..all()
+            },
+            &[(1, 1), (2, 1)],
+        ),
+        // The annotation of 0x40310000 has no output address, but stands for that page.
+        (
+            RunFilter {
+                pa: Some(Span::new(0x4031_0000, 1)),
+                ..all()
+            },
+            &[(3, 1), (1, 1)],
+        ),
+        (
+            RunFilter {
+                owner: Some(Owner::Hyp),
+                ..all()
+            },
+            &[(3, 2), (1, 2)],
+        ),
+        (
+            RunFilter {
+                state: Some(State::SharedBorrowed),
+                ..all()
+            },
+            &[(0, 1)],
+        ),
+        (
+            RunFilter {
+                kind: Some(EntryKind::Annotation),
+                ..all()
+            },
+            &[(3, 2)],
+        ),
+        (
+            RunFilter {
+                range: Some(Span::new(RAM, 0)),
+                ..all()
+            },
+            &[],
+        ),
+    ];
+    let system = system();
+    for (filter, expected) in cases {
+        let found: Vec<_> = runs(&system, &filter)
+            .iter()
+            .map(|run| (run.first, run.count))
+            .collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+#[test]
+fn owners_are_cut_to_the_range_asked_for() {
+    let system = system();
+    let filter = OwnerFilter {
+        pa: Some(Span::new(RAM + 0x1000, 0x3000)),
+        owner: None,
+    };
+    assert_eq!(
+        text(&owners_table(&owners(&system, &filter))),
+        "0x40001000 4K host owned no-page - - J1\n\
+         0x40002000 4K host shared-owned shared-borrowed - - J2\n\
+         0x40003000 4K host owned no-page - - J1\n"
+    );
+    let filter = OwnerFilter {
+        pa: None,
+        owner: Some(JointOwner::One(Owner::Hyp)),
+    };
+    assert_eq!(owners(&system, &filter).len(), 1);
+}
+
+#[test]
+fn a_page_shows_every_side_of_it() {
+    let system = system();
+    let table = page(&system, 0x4031_0abc);
+    assert_eq!(
+        text(&page_table(&system, &table)),
+        "pa 0x40310000..=0x40310fff\n\
+         owner hyp\n\
+         host no-page\n\
+         hyp owned\n\
+         rule J4\n\
+         host-s2 0x40310000 annotation level 3 no-page hyp raw 0x4\n\
+         hyp-s1 0x4040310000 page level 3 rwx normal-wb owned hyp raw 0x403107ff\n\
+         refcount 3 (host-pool)\n\
+         table host-s2 level 1, for 0x0, root, 1 used\n\
+         section pools\n"
+    );
+    let lock = page(&system, 0x4030_8000);
+    assert_eq!(lock.locks, [0]);
+    assert!(lock.mappings.is_empty());
+    assert_eq!(page(&system, 0x900_0000).owner, None);
+    assert_eq!(page(&system, u64::MAX).pa.last(), Some(u64::MAX));
+}
+
+#[test]
+fn a_page_inside_a_block_has_its_own_input_address() {
+    let mut system = system();
+    let block = &mut system.regimes[1].entries[0];
+    block.leaf.size = 0x20_0000;
+    block.kind = EntryKind::Block;
+    let view = page(&system, RAM + 0x5000);
+    assert_eq!(view.mappings.len(), 1);
+    assert_eq!(view.mappings[0].ia, 0x40_4000_5000);
+}
+
+#[test]
+fn locks_show_tickets_and_holder() {
+    let mut system = system();
+    system.locks[1].tickets = None;
+    assert_eq!(
+        text(&locks_table(&system)),
+        "host 0x40308000 5 7 held 1 1 recorded host_mem_abort+0x40\n\
+         hyp 0x40309000 - - unreadable - - - -\n"
+    );
+}
+
+#[test]
+fn registers_name_the_cpus_that_agree() {
+    assert_eq!(
+        text(&registers_table(&system())),
+        "VTTBR_EL2 0x40310000 0-1\nESR_EL2 0x0 0\nESR_EL2 0x1 1\n"
+    );
+}
+
+#[test]
+fn problems_name_regime_and_address() {
+    let mut system = system();
+    system.problems.push("CPU 1 has no VTTBR_EL2".to_owned());
+    system.regimes[0]
+        .entries
+        .push(word(0x4800_0000, EntryKind::Reserved, 1, None));
+    assert_eq!(
+        problems(&system),
+        [
+            "CPU 1 has no VTTBR_EL2",
+            "host-s2 0x48000000, level 3, word at 0x40300008: does not look like a descriptor"
+        ]
+    );
+}
+
+#[test]
+fn sizes_have_the_unit_that_divides_them() {
+    for (bytes, text) in [
+        (0, "0 B"),
+        (3, "3 B"),
+        (4096, "4K"),
+        (0x20_1000, "2052K"),
+        (1 << 30, "1G"),
+        (3 << 40, "3T"),
+    ] {
+        assert_eq!(size_text(bytes), text);
+    }
+}
