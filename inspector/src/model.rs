@@ -165,6 +165,8 @@ pub enum JointOwner {
     None,
     /// Two sides claim it as their own.
     Conflict,
+    /// A side could not be read.
+    Unknown,
 }
 
 /// Neighbouring pages of RAM in the same joint state.
@@ -174,10 +176,10 @@ pub struct OwnerRange {
     pub pa: Span,
     /// Who owns it.
     pub owner: JointOwner,
-    /// The host's side.
-    pub host: State,
-    /// The hypervisor's side.
-    pub hyp: State,
+    /// The host's side; `None` where a table could not be read.
+    pub host: Option<State>,
+    /// The hypervisor's side; `None` where a table could not be read.
+    pub hyp: Option<State>,
     /// Guests' sides.
     pub guests: Vec<GuestSide>,
     /// Share or pin count, where the layout has one.
@@ -334,6 +336,7 @@ impl fmt::Display for JointOwner {
             Self::One(owner) => owner.fmt(f),
             Self::None => f.pad("none"),
             Self::Conflict => f.pad("conflict"),
+            Self::Unknown => f.pad("unknown"),
         }
     }
 }

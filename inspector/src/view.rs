@@ -3,9 +3,9 @@
 //!
 //! | question | answer | as rows |
 //! |---|---|---|
-//! | what do the tables say | [`runs`] | [`runs_table`] |
-//! | who owns what | [`owners`] | [`owners_table`] |
-//! | everything about one page | [`page`] | [`page_table`] |
+//! | what do the tables say | [`runs()`] | [`runs_table`] |
+//! | who owns what | [`owners()`] | [`owners_table`] |
+//! | everything about one page | [`page()`] | [`page_table`] |
 //! | locks, CPUs, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`cpus_table`], [`registers_table`], [`info_table`] |
 
 mod cpus;
@@ -182,7 +182,9 @@ fn owner_cell(owner: Option<Owner>) -> Cell {
 fn joint_owner_cell(owner: JointOwner) -> Cell {
     match owner {
         JointOwner::One(owner) => owner_cell(Some(owner)),
-        JointOwner::None | JointOwner::Conflict => Cell::new(Role::Problem, owner.to_string()),
+        JointOwner::None | JointOwner::Conflict | JointOwner::Unknown => {
+            Cell::new(Role::Problem, owner.to_string())
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Cell, Role, Table, address, dash, joint_owner_cell, plain, size_text, state_cell};
 use crate::addr::Span;
-use crate::model::{JointOwner, OwnerRange, State, System};
+use crate::model::{JointOwner, OwnerRange, System};
 
 /// Which ranges to show; the default is all of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -56,8 +56,8 @@ pub fn owners_table(ranges: &[OwnerRange]) -> Table {
             address(range.pa.start),
             Cell::new(Role::Address, size_text(range.pa.size)),
             joint_owner_cell(range.owner),
-            side(range.host),
-            side(range.hyp),
+            state_cell(range.host),
+            state_cell(range.hyp),
             if guests.is_empty() {
                 dash()
             } else {
@@ -72,8 +72,4 @@ pub fn owners_table(ranges: &[OwnerRange]) -> Table {
         ]);
     }
     table
-}
-
-fn side(state: State) -> Cell {
-    state_cell(Some(state))
 }

@@ -4,7 +4,7 @@ use super::owners::clip;
 use super::runs::{is_leaf, physical};
 use super::{Cell, Role, Table, dim, joint_owner_cell, memory_text, plain, state_cell};
 use crate::addr::Span;
-use crate::model::{Entry, OwnerRange, State, System};
+use crate::model::{Entry, OwnerRange, System};
 
 /// What is known of one physical page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,8 +133,8 @@ pub fn page_table(system: &System, page: &PageView) -> Table {
     match &page.owner {
         Some(owner) => {
             row("owner", joint_owner_cell(owner.owner));
-            row("host", side(owner.host));
-            row("hyp", side(owner.hyp));
+            row("host", state_cell(owner.host));
+            row("hyp", state_cell(owner.hyp));
             for guest in &owner.guests {
                 row(
                     "guest",
@@ -185,10 +185,6 @@ pub fn page_table(system: &System, page: &PageView) -> Table {
         row("section", plain(section.as_str()));
     }
     table
-}
-
-fn side(state: State) -> Cell {
-    state_cell(Some(state))
 }
 
 fn mapping_cell(mapping: Mapping, entry: &Entry) -> Cell {

@@ -99,8 +99,8 @@ pub(crate) fn system() -> System {
     let owned = |start, size, owner, host, hyp, rule| OwnerRange {
         pa: Span::new(start, size),
         owner,
-        host,
-        hyp,
+        host: Some(host),
+        hyp: Some(hyp),
         guests: Vec::new(),
         refcount: None,
         rule,
