@@ -1,3 +1,25 @@
 //! An Arm64 EL2 hypervisor that tracks page ownership as Linux's pKVM does.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod errno;
+
+pub mod cpu;
+pub mod lock;
+
+pub mod desc;
+pub mod page_state;
+pub mod pool;
+
+pub mod pgtable;
+
+pub mod init;
+pub mod mem_protect;
+pub mod stats;
+
+pub mod abort;
+pub mod hypercall;
+
+pub use cpu::{Cpu, TableMemory};
+pub use init::{Config, Hyp};

@@ -1,0 +1,431 @@
+//! Starting: from a description of memory to a hyp that protects itself.
+//!
+//! CPU 0 does all of it alone, in this order: [`Hyp::new`] checks the description and takes the roots from the
+//! pools; [`Hyp::init`] maps hyp's own memory at EL2; the caller switches EL2's stage 1 on; [`Hyp::finalise`]
+//! takes hyp's memory from the host. After that the host's stage 2 may be switched on and other CPUs may come.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::addr::{InputAddress, Ipa, Pa, PageRange, Va};
+use crate::cpu::Cpu;
+use crate::desc::Prot;
+use crate::errno::Errno;
+use crate::lock::TicketLock;
+use crate::page_state::{PageState, Profile};
+use crate::pgtable::{Geometry, Mm, PageTable};
+use crate::pool::{PageRecord, Pool};
+use crate::stats::Stats;
+
+/// What a piece of memory that hyp maps at EL2 is for. It decides how it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SectionKind {
+    /// hyp's code: read and execute.
+    Text,
+    /// hyp's constants: read.
+    Rodata,
+    /// hyp's variables: read and write.
+    Data,
+    /// hyp's variables that start as zero: read and write.
+    Bss,
+    /// One stack a CPU: read and write.
+    Stacks,
+    /// The pools' pages and records: read and write.
+    Pools,
+    /// The host's constants, which hyp reads: hyp's, shared back to the host.
+    HostRodata,
+    /// The host's zeroed variables, which hyp reads: hyp's, shared back to the host.
+    HostBss,
+    /// A device hyp drives: read and write, device memory. The only kind that is not RAM.
+    Device,
+}
+
+impl SectionKind {
+    /// The kind's name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Rodata => "rodata",
+            Self::Data => "data",
+            Self::Bss => "bss",
+            Self::Stacks => "stacks",
+            Self::Pools => "pools",
+            Self::HostRodata => "host-rodata",
+            Self::HostBss => "host-bss",
+            Self::Device => "device",
+        }
+    }
+
+    /// How EL2 maps it, the page's state from hyp's view included.
+    pub fn prot(self) -> Prot {
+        match self {
+            Self::Text => Prot::RX,
+            Self::Rodata => Prot::R,
+            Self::Data | Self::Bss | Self::Stacks | Self::Pools => Prot::RW,
+            Self::HostRodata | Self::HostBss => PageState::SharedOwned.mark(Prot::R),
+            Self::Device => Prot::RW | Prot::DEVICE,
+        }
+    }
+}
+
+/// A piece of memory that hyp maps at EL2 while it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Section {
+    /// What it is for.
+    pub kind: SectionKind,
+    /// Where it is.
+    pub range: PageRange<Pa>,
+}
+
+/// Pages for one pool, and the records about them.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolMemory<'m> {
+    /// The pages, inside a [`SectionKind::Pools`] section. Their contents do not matter.
+    pub pages: PageRange<Pa>,
+    /// One record for each page.
+    pub records: &'m [PageRecord],
+}
+
+/// The description of memory hyp starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'m> {
+    /// All RAM, lowest first; regions may touch but not overlap.
+    pub regions: &'m [PageRange<Pa>],
+    /// Everything hyp maps at EL2.
+    pub sections: &'m [Section],
+    /// PA − VA of everything hyp maps, as a wrapping number.
+    pub physvirt_offset: u64,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Table pages for the host's stage 2: [`Geometry::pages_needed`] for all regions, and some for devices.
+    pub host_pool: PoolMemory<'m>,
+    /// Table pages for EL2's stage 1: [`Geometry::pages_needed`] for all regions, and for the device sections.
+    pub hyp_pool: PoolMemory<'m>,
+    /// What the host's stage 2 translates.
+    pub host_geometry: Geometry,
+    /// Whether `_locked` functions panic when their lock is not held, and lock functions when the order is
+    /// wrong (the series' `NVHE_EL2_DEBUG`).
+    pub lock_checks: bool,
+}
+
+/// A page table with the lock that guards it and the pool it is built from.
+#[derive(Debug)]
+pub struct Component<'m, A> {
+    pub(crate) lock: TicketLock,
+    pub(crate) pgt: PageTable<A>,
+    pub(crate) pool: Pool<'m>,
+}
+
+impl<'m, A: InputAddress> Component<'m, A> {
+    fn new(
+        cpu: &dyn Cpu,
+        name: &'static str,
+        geometry: Geometry,
+        memory: PoolMemory<'m>,
+    ) -> Result<Self, InitError> {
+        let pool = Pool::new(memory.pages, memory.records).ok_or(InitError::Records {
+            pool: name,
+            pages: memory.pages,
+            records: memory.records.len(),
+        })?;
+        let pgt =
+            PageTable::new(Mm { cpu, pool: &pool }, geometry).map_err(|errno| InitError::Root {
+                pool: name,
+                pages: memory.pages,
+                errno,
+            })?;
+        Ok(Self {
+            lock: TicketLock::new(),
+            pgt,
+            pool,
+        })
+    }
+
+    pub(crate) fn mm<'a>(&'a self, cpu: &'a dyn Cpu) -> Mm<'a> {
+        Mm {
+            cpu,
+            pool: &self.pool,
+        }
+    }
+
+    /// Physical address of the root table.
+    pub fn root(&self) -> Pa {
+        self.pgt.root()
+    }
+
+    /// The page table, to read.
+    pub fn pgt(&self) -> &PageTable<A> {
+        &self.pgt
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Pool<'m> {
+        &self.pool
+    }
+
+    /// The lock.
+    pub fn lock(&self) -> &TicketLock {
+        &self.lock
+    }
+}
+
+/// The hypervisor: one for the machine, shared by all its CPUs.
+#[derive(Debug)]
+pub struct Hyp<'m> {
+    /// The host's stage 2.
+    pub(crate) host: Component<'m, Ipa>,
+    /// EL2's own stage 1.
+    pub(crate) hyp: Component<'m, Va>,
+    pub(crate) physvirt_offset: u64,
+    pub(crate) regions: &'m [PageRange<Pa>],
+    pub(crate) sections: &'m [Section],
+    pub(crate) profile: Profile,
+    pub(crate) cpus: u32,
+    pub(crate) lock_checks: bool,
+    pub(crate) finalised: AtomicBool,
+    pub(crate) stats: Stats,
+}
+
+impl<'m> Hyp<'m> {
+    /// Checks `config` and takes the two root tables from the pools. Nothing is mapped yet.
+    pub fn new(cpu: &dyn Cpu, config: Config<'m>) -> Result<Self, InitError> {
+        check_regions(&config)?;
+        check_sections(&config)?;
+        Ok(Self {
+            host: Component::new(cpu, "host-pool", config.host_geometry, config.host_pool)?,
+            hyp: Component::new(cpu, "hyp-pool", Geometry::HYP_STAGE1, config.hyp_pool)?,
+            physvirt_offset: config.physvirt_offset,
+            regions: config.regions,
+            sections: config.sections,
+            profile: Profile::A,
+            cpus: config.cpus,
+            lock_checks: config.lock_checks,
+            finalised: AtomicBool::new(false),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Maps every section at EL2, each as its kind says. CPU 0, before EL2's stage 1 is on.
+    pub fn init(&self, cpu: &dyn Cpu) -> Result<(), InitError> {
+        for &section in self.sections {
+            self.pkvm_create_mappings_locked(cpu, section.range, section.kind.prot())
+                .map_err(|errno| InitError::Map { section, errno })?;
+        }
+        Ok(())
+    }
+
+    /// Takes hyp's memory from the host ([`Hyp::finalize_host_mappings`]); from here on locks are checked.
+    /// CPU 0, before the host's stage 2 is on.
+    pub fn finalise(&self, cpu: &dyn Cpu) -> Result<(), InitError> {
+        self.finalize_host_mappings(cpu)
+            .map_err(InitError::HostMappings)?;
+        self.finalised.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The host's stage 2.
+    pub fn host(&self) -> &Component<'m, Ipa> {
+        &self.host
+    }
+
+    /// EL2's own stage 1.
+    pub fn hyp(&self) -> &Component<'m, Va> {
+        &self.hyp
+    }
+
+    /// PA − VA of everything hyp maps, as a wrapping number.
+    pub fn physvirt_offset(&self) -> u64 {
+        self.physvirt_offset
+    }
+
+    /// All RAM, lowest first.
+    pub fn regions(&self) -> &'m [PageRange<Pa>] {
+        self.regions
+    }
+
+    /// Everything hyp mapped at EL2 while it started.
+    pub fn sections(&self) -> &'m [Section] {
+        self.sections
+    }
+
+    /// Where page states and owners are kept.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Number of CPUs.
+    pub fn cpus(&self) -> u32 {
+        self.cpus
+    }
+
+    /// Whether [`Hyp::finalise`] is done.
+    pub fn is_finalised(&self) -> bool {
+        self.finalised.load(Ordering::Acquire)
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// All locks, with the names documents and debuggers use.
+    pub fn locks(&self) -> [(&'static str, &TicketLock); 4] {
+        [
+            ("host", &self.host.lock),
+            ("hyp", &self.hyp.lock),
+            ("host-pool", &self.host.pool.lock),
+            ("hyp-pool", &self.hyp.pool.lock),
+        ]
+    }
+
+    /// Where EL2 maps the page at `pa`.
+    pub fn hyp_va(&self, pa: Pa) -> Va {
+        Va::new(pa.get().wrapping_sub(self.physvirt_offset))
+    }
+}
+
+fn check_regions(config: &Config<'_>) -> Result<(), InitError> {
+    let ipa_end = 1_u64 << config.host_geometry.ia_bits;
+    let mut last = Pa::new(0);
+    for &region in config.regions {
+        if region.size() == 0 || region.base() < last {
+            return Err(InitError::Regions {
+                region,
+                after: last,
+            });
+        }
+        last = region.end();
+        if last.get() > ipa_end || last.get().wrapping_sub(config.physvirt_offset) > hyp_va_end() {
+            return Err(InitError::Beyond { region });
+        }
+    }
+    Ok(())
+}
+
+fn check_sections(config: &Config<'_>) -> Result<(), InitError> {
+    for &section in config.sections {
+        let is_memory = config
+            .regions
+            .iter()
+            .any(|region| region.contains_range(section.range));
+        let touches_memory = config.regions.iter().any(|region| {
+            region.base() < section.range.end() && section.range.base() < region.end()
+        });
+        let device = section.kind == SectionKind::Device;
+        if device && touches_memory || !device && !is_memory {
+            return Err(InitError::Section { section });
+        }
+    }
+    Ok(())
+}
+
+fn hyp_va_end() -> u64 {
+    1 << Geometry::HYP_STAGE1.ia_bits
+}
+
+/// Why hyp cannot start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitError {
+    /// A RAM region is empty, or starts before the end of the one before it.
+    Regions {
+        /// The region.
+        region: PageRange<Pa>,
+        /// The end of the region before it.
+        after: Pa,
+    },
+    /// A RAM region is not within what the host's stage 2 and EL2's stage 1 can map.
+    Beyond {
+        /// The region.
+        region: PageRange<Pa>,
+    },
+    /// A section is not inside one RAM region, or a device is.
+    Section {
+        /// The section.
+        section: Section,
+    },
+    /// The number of page records is not the number of pages of the pool.
+    Records {
+        /// The pool.
+        pool: &'static str,
+        /// Its pages.
+        pages: PageRange<Pa>,
+        /// The number of records.
+        records: usize,
+    },
+    /// The pool cannot hold the root table, or the geometry cannot be.
+    Root {
+        /// The pool.
+        pool: &'static str,
+        /// Its pages.
+        pages: PageRange<Pa>,
+        /// What went wrong.
+        errno: Errno,
+    },
+    /// A section could not be mapped at EL2.
+    Map {
+        /// The section.
+        section: Section,
+        /// What went wrong.
+        errno: Errno,
+    },
+    /// hyp's memory could not be taken from the host.
+    HostMappings(Errno),
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Regions { region, after } => {
+                write!(
+                    f,
+                    "RAM region {region} is empty or starts before {after}, the end of the region before: sort and merge the list"
+                )
+            }
+            Self::Beyond { region } => {
+                write!(
+                    f,
+                    "RAM region {region} is beyond what the host's stage 2 or EL2's stage 1 can map: leave it out"
+                )
+            }
+            Self::Section { section } if section.kind == SectionKind::Device => {
+                write!(f, "device section {} overlaps RAM", section.range)
+            }
+            Self::Section { section } => {
+                write!(
+                    f,
+                    "section {} at {} is not inside one RAM region",
+                    section.kind.name(),
+                    section.range
+                )
+            }
+            Self::Records {
+                pool,
+                pages,
+                records,
+            } => {
+                write!(
+                    f,
+                    "{pool} at {pages} has {records} page records: it needs one a page"
+                )
+            }
+            Self::Root { pool, pages, errno } => {
+                write!(f, "{pool} at {pages} cannot hold the root table: {errno}")
+            }
+            Self::Map { section, errno } => {
+                write!(
+                    f,
+                    "section {} at {} cannot be mapped at EL2: {errno}",
+                    section.kind.name(),
+                    section.range
+                )
+            }
+            Self::HostMappings(errno) => {
+                write!(f, "hyp's memory cannot be taken from the host: {errno}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InitError {}
