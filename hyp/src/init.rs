@@ -8,12 +8,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::addr::{InputAddress, Ipa, Pa, PageRange, Va};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, TableMemory};
 use crate::desc::Prot;
 use crate::errno::Errno;
 use crate::lock::TicketLock;
 use crate::page_state::{PageState, Profile};
-use crate::pgtable::{Geometry, Mm, PageTable};
+use crate::pgtable::{Geometry, Leaf, Mm, PageTable};
 use crate::pool::{PageRecord, Pool};
 use crate::stats::Stats;
 
@@ -110,7 +110,7 @@ pub struct Config<'m> {
     pub lock_checks: bool,
 }
 
-/// A page table with the lock that guards it and the pool it is built from.
+/// A page table with the lock that guards it and the pool it is built from. Outside this crate it can only be read.
 #[derive(Debug)]
 pub struct Component<'m, A> {
     pub(crate) lock: TicketLock,
@@ -155,9 +155,24 @@ impl<'m, A: InputAddress> Component<'m, A> {
         self.pgt.root()
     }
 
-    /// The page table, to read.
-    pub fn pgt(&self) -> &PageTable<A> {
-        &self.pgt
+    /// What the table translates.
+    pub fn geometry(&self) -> Geometry {
+        self.pgt.geometry()
+    }
+
+    /// The entry that decides about the page of `address`, see [`PageTable::get_leaf`].
+    pub fn get_leaf(&self, memory: &dyn TableMemory, address: A) -> Result<Leaf, Errno> {
+        self.pgt.get_leaf(memory, address)
+    }
+
+    /// Calls `visit` with every leaf in `range`, see [`PageTable::for_each_leaf`].
+    pub fn for_each_leaf(
+        &self,
+        memory: &dyn TableMemory,
+        range: PageRange<A>,
+        visit: impl FnMut(A, Leaf) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        self.pgt.for_each_leaf(memory, range, visit)
     }
 
     /// The pool.

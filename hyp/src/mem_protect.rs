@@ -243,7 +243,7 @@ impl Hyp<'_> {
     ///
     /// Looks at RAM's fixed-offset ranges only. `-EINVAL` if a leaf there is not a page, does not lead to RAM, or
     /// has the reserved state.
-    pub(crate) fn finalize_host_mappings(&self, cpu: &dyn Cpu) -> Result<(), Errno> {
+    pub fn finalize_host_mappings(&self, cpu: &dyn Cpu) -> Result<(), Errno> {
         for region in self.regions {
             let range = PageRange::new(self.hyp_va(region.base()), region.size())
                 .map_err(|_| Errno::Range)?;

@@ -1,4 +1,4 @@
-//! Page tables: what is common to both stages, reading. [`stage1`] and [`stage2`] write.
+//! Page tables: what is common to both stages, reading. `stage1` and `stage2` write.
 //!
 //! ```text
 //! host stage 2: 40-bit IPA, start level 1, two concatenated root pages        hyp stage 1: 39-bit VA, start level 1
