@@ -1,5 +1,21 @@
 //! The descriptors of a whole regime, and the way of one address through it.
 
+mod all;
+mod translate;
+
+pub use super::desc::{Attributes, Memory, Shareability};
+pub use all::{MAX_TABLE_BYTES, Walk, walk_all};
+pub use translate::{End, Step, Translation, translate};
+
+use crate::addr::Span;
+use crate::target::{ReadError, TargetError};
+
+/// How a walk reads physical memory; answers as [`Target::read_phys`] does.
+///
+/// [`Target::read_phys`]: crate::target::Target::read_phys
+pub type Reader<'a> =
+    dyn FnMut(&[Span]) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError> + 'a;
+
 /// What a descriptor turned out to be, other than a pointer to a good table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
@@ -9,71 +25,12 @@ pub enum Kind {
     Page,
     /// Bit 0 clear and not zero. Whether that is an owner's annotation the hypervisor layer says.
     Invalid,
-    /// A form that the architecture reserves: behaves as invalid.
+    /// A form that the architecture reserves, or whose address cannot be: behaves as invalid.
     Reserved,
     /// Points to a table that is among its own ancestors, or was walked already.
     Loop,
     /// Points to a table that cannot be read.
     Unreadable,
-}
-
-/// Memory type of a leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Memory {
-    /// Normal, inner write-back.
-    NormalWb,
-    /// Normal, inner write-through.
-    NormalWt,
-    /// Normal, non-cacheable.
-    NormalNc,
-    /// Normal, inner and outer differ: the raw attribute byte (MAIR) or nibble (MemAttr).
-    NormalMixed(u8),
-    /// Device-nGnRnE
-    DeviceNGnRnE,
-    /// Device-nGnRE
-    DeviceNGnRE,
-    /// Device-nGRE
-    DeviceNGRE,
-    /// Device-GRE
-    DeviceGRE,
-    /// Stage 2 with FWB: what stage 1 says.
-    Stage1,
-    /// An encoding that the architecture reserves: the raw attribute.
-    Reserved(u8),
-}
-
-/// Shareability of a leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Shareability {
-    /// Non-shareable.
-    None,
-    /// Outer shareable.
-    Outer,
-    /// Inner shareable.
-    Inner,
-    /// Reserved encoding 0b01.
-    Reserved,
-}
-
-/// What a valid leaf says.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Attributes {
-    /// Reads are allowed.
-    pub read: bool,
-    /// Writes are allowed.
-    pub write: bool,
-    /// Execution at EL1 (stage 2) or at EL2 (stage 1) is allowed.
-    pub execute: bool,
-    /// Execution at EL0 is allowed; equal to `execute` where there is no difference.
-    pub execute_el0: bool,
-    /// Memory type.
-    pub memory: Memory,
-    /// Shareability.
-    pub shareability: Shareability,
-    /// Access flag.
-    pub af: bool,
-    /// Contiguous hint.
-    pub contiguous: bool,
 }
 
 /// One descriptor that is not zero and does not lead to a good table.
@@ -87,17 +44,18 @@ pub struct Entry {
     pub level: i8,
     /// What it is.
     pub kind: Kind,
-    /// The word.
+    /// The word; 0 for a root table that cannot be read, to which no descriptor points.
     pub raw: u64,
-    /// Physical address of the word itself.
+    /// Physical address of the word itself; of the table for an unreadable root.
     pub at: u64,
-    /// Output address, for leaves; the table's address for `Loop` and `Unreadable`.
+    /// Output address, for leaves, and as written for `Reserved` forms that have one; the table's
+    /// address for `Loop` and `Unreadable`.
     pub oa: Option<u64>,
-    /// Attributes, for leaves.
+    /// Attributes, for leaves, with what the tables above take away.
     pub attributes: Option<Attributes>,
     /// Software bits 58:55.
     pub sw: u8,
-    /// What is wrong with it, in one sentence.
+    /// What is wrong with it, in one sentence. A block or page has one when RES0 bits are set.
     pub problem: Option<Box<str>>,
 }
 
@@ -112,6 +70,30 @@ pub struct Table {
     pub ia: u64,
     /// Physical address of the table that points here; `None` for a root.
     pub parent: Option<u64>,
-    /// Its words.
+    /// Its words; fewer than a page of them for a small root.
     pub words: Vec<u64>,
 }
+
+/// The bytes of one answer, if it is as long as it must be; else why not.
+fn answer(answer: Option<Result<Vec<u8>, ReadError>>, span: Span) -> Result<Vec<u8>, ReadError> {
+    let refused = |reason: String| ReadError::Refused { span, reason };
+    match answer {
+        None => Err(refused("the target gave no answer for it".to_owned())),
+        Some(Err(error)) => Err(error),
+        Some(Ok(bytes)) if bytes.len() as u64 == span.size => Ok(bytes),
+        Some(Ok(bytes)) => Err(refused(format!(
+            "the target answered {} bytes, not {}",
+            bytes.len(),
+            span.size
+        ))),
+    }
+}
+
+/// The little-endian words in `bytes`.
+fn words(bytes: &[u8]) -> Vec<u64> {
+    let (chunks, _) = bytes.as_chunks::<8>();
+    chunks.iter().copied().map(u64::from_le_bytes).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,10 @@ pub(crate) fn regime(stage: Stage, root: u64) -> Regime {
         fwb: false,
         xnx: false,
         sh0: 3,
+        hd: false,
+        wxn: false,
+        hpd: false,
+        problem: None,
     }
 }
 
