@@ -73,3 +73,62 @@ pub fn parse_u64(text: &str) -> Option<u64> {
         .then(|| u64::from_str_radix(digits, radix).ok())
         .flatten()
 }
+
+/// Addresses in JSON: lower-case `"0x…"` strings without leading zeros.
+/// For fields: `#[serde(with = "crate::addr::hex")]`.
+pub mod hex {
+    use super::parse_u64;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    /// Writes an address.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{value:#x}"))
+    }
+
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// The field is no string, or holds no number of 64 bits.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_u64(&text).ok_or_else(|| Error::custom(format!("`{text}` is not an address")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("0x4000_0000", Some(0x4000_0000)),
+            ("0XFF", Some(255)),
+            ("0xffffffffffffffff", Some(u64::MAX)),
+            ("0x10000000000000000", None),
+            ("", None),
+            ("0x", None),
+            ("-1", None),
+            ("+1", None),
+            ("12ab", None),
+            ("0x12 ", None),
+        ] {
+            assert_eq!(parse_u64(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_ends_with_the_address_space() {
+        let top = Span::new(u64::MAX - 1, 10);
+        assert_eq!(top.last(), Some(u64::MAX));
+        assert!(top.contains(u64::MAX) && !top.contains(0));
+        assert!(!top.overlaps(Span::new(0, 1)));
+        assert!(!Span::new(5, 0).overlaps(Span::new(0, 10)));
+    }
+}

@@ -7,6 +7,7 @@
 //! | numbers | [`addr`] |
 //! | where bytes come from | [`target`] |
 //! | what the architecture says of them | [`arch`] |
+//! | names and types of the programs it runs | [`image`] |
 //! | what everything else reads | [`model`] |
 //! | how it is shown | [`view`] |
 
@@ -14,6 +15,8 @@ pub mod addr;
 pub mod target;
 
 pub mod arch;
+
+pub mod image;
 
 pub mod model;
 

@@ -3,6 +3,7 @@
 use crate::addr::{Span, parse_u64};
 use crate::arch::regime::Regime;
 use crate::arch::walk;
+pub use crate::image::Symbol;
 use crate::target::{Registers, RunState};
 use std::fmt;
 use std::str::FromStr;
@@ -290,17 +291,6 @@ pub struct Section {
     pub name: String,
     /// Physical range.
     pub pa: Span,
-}
-
-/// A named address.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Symbol {
-    /// Its name, demangled.
-    pub name: String,
-    /// Its virtual address at EL2 (or at EL1 for the host's).
-    pub address: u64,
-    /// Its size in bytes; 0 when unknown.
-    pub size: u64,
 }
 
 impl fmt::Display for State {

@@ -1,0 +1,268 @@
+//! Symbols and types of the programs that a machine runs, out of their ELF files.
+//!
+//! Whatever is looked up is noted, so that a snapshot can carry just the symbols and members that
+//! were used ([`Images::notes`]) and be opened without the files ([`Images::recall`]).
+
+mod elf;
+mod types;
+
+use crate::addr::hex;
+use elf::Elf;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Why a file, or an answer from it, could not be had.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file cannot be used at all.
+    #[error("{file}: {reason}")]
+    File {
+        /// The file, as given.
+        file: String,
+        /// What is wrong with it, and what is expected.
+        reason: String,
+    },
+    /// No file defines a symbol.
+    #[error("no symbol `{symbol}` in {files}")]
+    NoSymbol {
+        /// What was looked for.
+        symbol: String,
+        /// Where.
+        files: String,
+    },
+    /// A symbol or member has no such part.
+    #[error("{file}: `{path}`: {reason}")]
+    NoMember {
+        /// The path that was looked for (`HYP.host.lock`).
+        path: String,
+        /// Where.
+        file: String,
+        /// The part that is missing, and the type it was looked for in.
+        reason: String,
+    },
+}
+
+/// A named address.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Symbol {
+    /// Its name, demangled.
+    pub name: String,
+    /// Its virtual address at EL2 (or at EL1 for the host's).
+    #[serde(with = "hex")]
+    pub address: u64,
+    /// Its size in bytes; 0 when unknown.
+    pub size: u64,
+}
+
+/// Where a variable or a part of one is, and what it looks like.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// Virtual address in the program as linked; for elements of a slice, counted from the first.
+    #[serde(with = "hex")]
+    pub address: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its type, as far as reading it needs.
+    pub shape: Shape,
+}
+
+/// What kind of value lies at a [`Place`], wrappers of a single member taken off.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// An integer, a boolean or a character.
+    Number,
+    /// An address in the program's own address space.
+    Pointer,
+    /// An address and a count of elements, 8 bytes each.
+    Slice {
+        /// Offset of the address in bytes.
+        data: u64,
+        /// Offset of the count in bytes.
+        length: u64,
+    },
+    /// Elements in a row.
+    Array {
+        /// How many.
+        count: u64,
+    },
+    /// A value with names.
+    Enum {
+        /// The names by value.
+        names: BTreeMap<u64, String>,
+    },
+    /// Several members.
+    Record,
+}
+
+/// What a snapshot remembers of the files.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Notes {
+    /// The file that the places came from.
+    file: String,
+    /// Segments: where the program is linked and where it is loaded.
+    segments: Vec<Segment>,
+    /// Places by path.
+    places: BTreeMap<String, Place>,
+    /// Symbols, in order of address.
+    symbols: Vec<Symbol>,
+}
+
+/// One loaded piece of a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Segment {
+    #[serde(with = "hex")]
+    virt: u64,
+    #[serde(with = "hex")]
+    phys: u64,
+    size: u64,
+}
+
+/// The programs a machine runs, as far as the user gave their files.
+#[derive(Default)]
+pub struct Images {
+    files: Vec<Elf>,
+    recalled: Option<Notes>,
+    used: Notes,
+}
+
+impl Images {
+    /// Opens ELF files of AArch64 programs; debug information is read when it is asked for.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is no such ELF.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, ImageError> {
+        let files = paths.iter().map(|path| open(path));
+        Ok(Self {
+            files: files.collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
+    /// Adds what a snapshot remembers ([`Images::notes`]); files that were given come first.
+    ///
+    /// # Errors
+    /// The text is not what [`Images::notes`] writes.
+    pub fn recall(&mut self, notes: &str) -> Result<(), ImageError> {
+        let notes = serde_json::from_str(notes).map_err(|error| ImageError::File {
+            file: "the snapshot's notes of symbols and types".to_owned(),
+            reason: error.to_string(),
+        })?;
+        self.recalled = Some(notes);
+        Ok(())
+    }
+
+    /// What was used so far, as JSON text, or `None` when nothing was.
+    pub fn notes(&self) -> Option<String> {
+        if self.used.places.is_empty() {
+            return None;
+        }
+        serde_json::to_string(&self.used).ok()
+    }
+
+    /// The name of the file that defines a variable, or of the notes that remember it.
+    pub fn file_of(&self, variable: &str) -> Option<&str> {
+        let file = self
+            .files
+            .iter()
+            .find(|file| file.address_of(variable).is_some());
+        file.map(Elf::name).or_else(|| {
+            let notes = self.recalled.as_ref()?;
+            notes
+                .places
+                .contains_key(variable)
+                .then_some(notes.file.as_str())
+        })
+    }
+
+    /// Where a variable or a part of one is: `HYP.host.lock`. `[]` stands for the first element of
+    /// an array or a slice: `HYP.regions[].base`. Wrappers of a single member (newtypes,
+    /// `UnsafeCell`, `MaybeUninit`, atomics) need not be named.
+    ///
+    /// # Errors
+    /// No file defines the symbol, or its type has no such member, or the debug information is
+    /// missing or damaged.
+    pub fn place(&mut self, path: &str) -> Result<Place, ImageError> {
+        let variable = path.split(['.', '[']).next().unwrap_or(path);
+        let found = self
+            .files
+            .iter_mut()
+            .find(|file| file.address_of(variable).is_some());
+        let place = match (found, &self.recalled) {
+            (Some(file), _) => {
+                self.used.file = file.name().to_owned();
+                self.used.segments = file.segments().to_vec();
+                file.place(variable, path)?
+            }
+            (None, Some(notes)) => {
+                let place = notes.places.get(path).ok_or_else(|| ImageError::NoMember {
+                    path: path.to_owned(),
+                    file: notes.file.clone(),
+                    reason: "not among the members that the snapshot remembers".to_owned(),
+                })?;
+                self.used.file.clone_from(&notes.file);
+                self.used.segments.clone_from(&notes.segments);
+                place.clone()
+            }
+            (None, None) => {
+                return Err(ImageError::NoSymbol {
+                    symbol: variable.to_owned(),
+                    files: self.names(),
+                });
+            }
+        };
+        self.used.places.insert(path.to_owned(), place.clone());
+        Ok(place)
+    }
+
+    /// Where the linked address is loaded in physical memory, by the file's program headers.
+    pub fn load_address(&self, address: u64) -> Option<u64> {
+        let files = self.files.iter().flat_map(Elf::segments);
+        let recalled = self.recalled.iter().flat_map(|notes| &notes.segments);
+        files.chain(recalled).find_map(|segment| {
+            let offset = address.checked_sub(segment.virt)?;
+            (offset < segment.size).then(|| segment.phys.wrapping_add(offset))
+        })
+    }
+
+    /// All functions, variables and labels, in order of address.
+    pub fn symbols(&mut self) -> Vec<Symbol> {
+        let mut symbols: Vec<Symbol> = Vec::new();
+        for file in &self.files {
+            symbols.extend_from_slice(file.symbols());
+        }
+        if let (true, Some(notes)) = (self.files.is_empty(), &self.recalled) {
+            symbols.extend_from_slice(&notes.symbols);
+        }
+        symbols.sort_by(|a, b| (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name)));
+        self.used.symbols.clone_from(&symbols);
+        symbols
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.files.iter().map(Elf::name).collect();
+        if names.is_empty() {
+            "no file (--image gives one)".to_owned()
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Elf, ImageError> {
+    let file = path.display().to_string();
+    let failed = |reason: String| ImageError::File {
+        file: file.clone(),
+        reason,
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(failed("not a file".to_owned()));
+    }
+    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    Elf::parse(&file, &bytes)
+}
+
+#[cfg(test)]
+mod tests;
