@@ -2,6 +2,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "std"))]
+#[macro_use]
+extern crate std;
+
 pub mod addr;
 pub mod errno;
 
@@ -20,6 +24,8 @@ pub mod stats;
 
 pub mod abort;
 pub mod hypercall;
+
+pub mod debug;
 
 pub use cpu::{Cpu, TableMemory};
 pub use init::{Config, Hyp};

@@ -1,0 +1,244 @@
+//! What a debugger may ask of a machine that runs this hypervisor.
+//!
+//! A machine implements [`Inferior`]; [`stub::Stub`] puts it behind the gdb remote protocol. CPUs are
+//! threads (thread `n` is CPU `n − 1`), EL2's registers stand in the target description, bulk data is
+//! in virtual files, and `monitor help` lists what can be asked in words.
+//!
+//! Nothing here allocates, and nothing a client sends makes it panic.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`registers`] | the registers a debugger sees, and their target description |
+//! | [`window`] | writers that keep only what is asked for |
+//! | [`walk`] | looking an address up in the tables, whatever somebody wrote into them |
+//! | [`owners`] | the joint state of a physical page |
+//! | [`description`] | the self-description |
+//! | [`files`] | virtual files |
+//! | [`monitor`] | monitor commands |
+//! | [`stub`] | the gdb remote protocol |
+
+pub mod description;
+pub mod files;
+pub mod monitor;
+pub mod owners;
+pub mod registers;
+pub mod stub;
+pub mod walk;
+pub mod window;
+
+#[cfg(test)]
+mod fake;
+
+use registers::Register;
+
+/// Why the machine refused what a client asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// No such CPU or register.
+    Missing,
+    /// It exists and may not be changed.
+    ReadOnly,
+    /// Nothing that may be touched is at this address: no RAM, or no mapping.
+    Unmapped,
+}
+
+/// How CPUs run on after a stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resume {
+    /// CPUs that run: bit `n` for CPU `n`. Others stand still.
+    pub run: u64,
+    /// A CPU that takes one step, after which all stop.
+    pub step: Option<usize>,
+}
+
+/// A machine under a debugger. All methods are called only while its CPUs stand still.
+pub trait Inferior {
+    /// What it says of itself.
+    fn facts(&self) -> Facts<'_>;
+
+    /// The value of a register, or `None` where that CPU has none.
+    fn register(&self, cpu: usize, register: Register) -> Option<u64>;
+
+    /// Changes a register.
+    ///
+    /// # Errors
+    /// There is no such register, or it may not be changed.
+    fn set_register(&mut self, cpu: usize, register: Register, value: u64) -> Result<(), Refused>;
+
+    /// Fills `bytes` from physical memory at `pa` and returns how many could be read: fewer than asked
+    /// where RAM ends. Never touches device memory.
+    fn read_phys(&self, pa: u64, bytes: &mut [u8]) -> usize;
+
+    /// Writes to physical memory, all or nothing.
+    ///
+    /// # Errors
+    /// Not all of it is RAM, or it may not be changed.
+    fn write_phys(&mut self, pa: u64, bytes: &[u8]) -> Result<(), Refused>;
+
+    /// The physical address behind a virtual one in the regime that `cpu` now runs in.
+    fn translate(&self, cpu: usize, va: u64) -> Option<u64>;
+
+    /// Lets CPUs run; returns at once.
+    fn resume(&mut self, resume: Resume);
+
+    /// Stops CPUs that reach `va`. False when there is no room for another.
+    fn insert_breakpoint(&mut self, va: u64) -> bool;
+
+    /// Takes a breakpoint away. False when there was none.
+    fn remove_breakpoint(&mut self, va: u64) -> bool;
+
+    /// Counters by name.
+    fn stats(&self, visit: &mut dyn FnMut(&str, u64));
+}
+
+/// What a machine says of itself: the facts of the self-description. Addresses are physical unless
+/// they are said to be virtual; sizes are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Number of CPUs, 1 to 64.
+    pub cpus: usize,
+    /// PA − VA for hyp's linear map, modulo 2^64.
+    pub physvirt_offset: u64,
+    /// The host's stage 2.
+    pub host_s2: HostStage2,
+    /// Hyp's stage 1.
+    pub hyp_s1: HypStage1,
+    /// RAM in order of address.
+    pub ram: &'a [Region],
+    /// Hyp's own memory, and the host's read-only data and bss that it maps.
+    pub sections: &'a [Section<'a>],
+    /// Every lock.
+    pub locks: &'a [Lock<'a>],
+    /// Every pool of table pages.
+    pub pools: &'a [Pool<'a>],
+    /// The EL2 stack of each CPU: its lowest virtual address.
+    pub stacks: &'a [u64],
+    /// Functions and objects by virtual address, in order of address.
+    pub symbols: &'a [Symbol<'a>],
+}
+
+/// The host's stage 2.
+#[derive(Clone, Copy, Debug)]
+pub struct HostStage2 {
+    /// First of its root tables.
+    pub root: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+}
+
+/// Hyp's stage 1.
+#[derive(Clone, Copy, Debug)]
+pub struct HypStage1 {
+    /// Its root table.
+    pub root: u64,
+    /// TCR_EL2.
+    pub tcr: u64,
+    /// MAIR_EL2.
+    pub mair: u64,
+}
+
+/// A range of physical memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl Region {
+    /// Whether `pa` lies inside.
+    pub fn contains(self, pa: u64) -> bool {
+        pa.checked_sub(self.base)
+            .is_some_and(|offset| offset < self.size)
+    }
+
+    /// The first address behind, or 2^64 − 1 where that does not exist.
+    pub fn end(self) -> u64 {
+        self.base.saturating_add(self.size)
+    }
+}
+
+/// A named part of physical memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Section<'a> {
+    /// `text`, `rodata`, `data`, `bss`, `stacks`, `pools`, `host-rodata`, `host-bss`.
+    pub name: &'a str,
+    /// Where it is.
+    pub region: Region,
+}
+
+/// A ticket lock in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Lock<'a> {
+    /// `host`, `hyp`, `host-pool`, `hyp-pool`.
+    pub name: &'a str,
+    /// Its path in the program (`HYP.host.lock`).
+    pub symbol: &'a str,
+    /// Where its 16 bytes are.
+    pub pa: u64,
+}
+
+/// A pool of table pages with a reference count each.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool<'a> {
+    /// `host-pool`, `hyp-pool`.
+    pub name: &'a str,
+    /// First page it hands out.
+    pub base: u64,
+    /// How many pages.
+    pub pages: u64,
+    /// Where its records are, one a page.
+    pub records: u64,
+    /// Bytes from one record to the next; the first two are the reference count.
+    pub record_size: u64,
+}
+
+impl Pool<'_> {
+    /// What it hands out.
+    pub fn region(&self) -> Region {
+        Region {
+            base: self.base,
+            size: self.pages.saturating_mul(PAGE),
+        }
+    }
+}
+
+/// A named virtual address.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'a> {
+    /// Its name, demangled, without a path.
+    pub name: &'a str,
+    /// Where it starts.
+    pub address: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl<'a> Facts<'a> {
+    /// Whether a page is in RAM.
+    pub fn is_ram(&self, pa: u64) -> bool {
+        self.ram.iter().any(|region| region.contains(pa))
+    }
+
+    /// The function or object that holds a virtual address.
+    pub fn symbol_at(&self, va: u64) -> Option<Symbol<'a>> {
+        let next = self.symbols.partition_point(|symbol| symbol.address <= va);
+        let symbol = self.symbols.get(next.checked_sub(1)?)?;
+        (va - symbol.address < symbol.size).then_some(*symbol)
+    }
+
+    /// Hyp's linear virtual address of a physical one.
+    pub fn hyp_va(&self, pa: u64) -> u64 {
+        pa.wrapping_sub(self.physvirt_offset)
+    }
+}
+
+/// The granule.
+const PAGE: u64 = 4096;
+
+/// Reads a descriptor or another 64-bit word.
+fn read_u64(inferior: &impl Inferior, pa: u64) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (inferior.read_phys(pa, &mut bytes) == bytes.len()).then(|| u64::from_le_bytes(bytes))
+}
