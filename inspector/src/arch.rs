@@ -10,6 +10,8 @@
 //! | [`desc`] | what does one word of a table say to the walker? |
 //! | [`fields`] | what does every bit of that word say to a reader? |
 //! | [`walk`] | what is in all the tables, and which way does one address take? |
+//! | [`esr`] | what does a syndrome say, and which address faulted? |
+//! | [`sysreg`] | what does every field of a system register say? |
 
 pub mod regime;
 
@@ -18,3 +20,7 @@ pub mod desc;
 pub mod fields;
 
 pub mod walk;
+
+pub mod esr;
+
+pub mod sysreg;
