@@ -2,9 +2,38 @@
 //!
 //! A target knows nothing of hypervisors. What it cannot do it answers with `None`.
 
+pub mod gdb;
+pub mod rsp;
+
 use crate::addr::Span;
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+/// Opens what a name stands for: `HOST:PORT`, `:PORT` (on 127.0.0.1), `unix:PATH`, or a file.
+///
+/// `timeout` is how long a silent server is waited for, each time.
+///
+/// # Errors
+/// One sentence that says what is wrong with the name, the server or the file.
+pub fn open(name: &str, timeout: Duration) -> Result<Box<dyn Target>, TargetError> {
+    if let Some(address) = gdb::Address::parse(name)? {
+        return Ok(Box::new(gdb::Gdb::attach(name, &address, timeout)?));
+    }
+    Err(TargetError::Open {
+        target: name.to_owned(),
+        reason: missing_file(Path::new(name)),
+    })
+}
+
+/// Set it, from a handler of Ctrl-C for example, and every wait of every target of this process ends with
+/// [`TargetError::Cancelled`]; the targets are then dropped in the ordinary way and leave their machines as found.
+pub fn cancellation() -> &'static Arc<AtomicBool> {
+    static CANCELLED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    &CANCELLED
+}
 
 /// Why a target as a whole failed; after this nothing more can be read from it.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +67,14 @@ pub enum TargetError {
         doing: String,
         /// The limit that passed.
         seconds: f64,
+    },
+    /// The user asked to stop: see [`cancellation`].
+    #[error("{target}: interrupted while {doing}")]
+    Cancelled {
+        /// What the user asked for.
+        target: String,
+        /// What the client was doing.
+        doing: String,
     },
     /// The server answered what it may not.
     #[error("{target}: {doing}: {reason}")]
@@ -139,6 +176,11 @@ pub trait Target: Send {
         Ok(None)
     }
 
+    /// What the user should know of how the target was found, in sentences.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Run control, where the machine can run.
     fn run_control(&mut self) -> Option<&mut dyn RunControl> {
         None
@@ -189,4 +231,41 @@ pub trait RunControl {
     /// # Errors
     /// The link failed.
     fn wait(&mut self, limit: Duration) -> Result<RunState, TargetError>;
+}
+
+/// Sorts ranges and joins those that touch or overlap; empty ones vanish.
+pub(crate) fn merge(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.retain(|span| span.size > 0);
+    spans.sort_unstable();
+    let mut merged: Vec<Span> = Vec::new();
+    for span in spans {
+        match merged.last_mut() {
+            Some(last) if span.start - last.start <= last.size => {
+                last.size = last
+                    .size
+                    .max((span.start - last.start).saturating_add(span.size));
+            }
+            _ => merged.push(span),
+        }
+    }
+    merged
+}
+
+/// Whether all of `span` lies in the ranges of `merged`, which [`merge`] made.
+pub(crate) fn covered(merged: &[Span], span: Span) -> bool {
+    let after = merged.partition_point(|range| range.start <= span.start);
+    span.size == 0
+        || merged[..after]
+            .last()
+            .is_some_and(|range| range.covers(span))
+}
+
+/// Why a name that is no server's cannot be opened.
+fn missing_file(path: &Path) -> String {
+    if path.exists() {
+        "not a snapshot".to_owned()
+    } else {
+        "no such file; a target is `demo`, HOST:PORT, :PORT, unix:PATH or a snapshot file"
+            .to_owned()
+    }
 }
