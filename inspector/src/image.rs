@@ -265,4 +265,4 @@ fn open(path: &Path) -> Result<Elf, ImageError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

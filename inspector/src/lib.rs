@@ -9,6 +9,7 @@
 //! | what the architecture says of them | [`arch`] |
 //! | names and types of the programs it runs | [`image`] |
 //! | what everything else reads | [`model`] |
+//! | what the hypervisor means by them | [`hypervisor`] |
 //! | how it is shown | [`view`] |
 
 pub mod addr;
@@ -19,5 +20,7 @@ pub mod arch;
 pub mod image;
 
 pub mod model;
+
+pub mod hypervisor;
 
 pub mod view;

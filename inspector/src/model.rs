@@ -39,6 +39,26 @@ pub struct System {
     pub run_state: Option<RunState>,
 }
 
+/// The name of an address by the symbol that covers it: `name`, or `name+0x40` inside it.
+/// `symbols` must be in order of address. A label without size covers what is up to the next symbol,
+/// at most a page.
+pub fn symbol_at(symbols: &[Symbol], address: u64) -> Option<String> {
+    const LABEL: u64 = 4096;
+    /// How many symbols that begin later, but end before the address, are passed over.
+    const NESTED: usize = 16;
+    let after = symbols.partition_point(|symbol| symbol.address <= address);
+    let before = symbols[..after].iter().rev().take(NESTED);
+    let found = before.enumerate().find(|(back, symbol)| {
+        let offset = address - symbol.address;
+        offset < symbol.size || symbol.size == 0 && *back == 0 && offset < LABEL
+    });
+    let (_, symbol) = found?;
+    Some(match address - symbol.address {
+        0 => symbol.name.clone(),
+        offset => format!("{}+{offset:#x}", symbol.name),
+    })
+}
+
 /// What runs at EL2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hypervisor {
@@ -500,6 +520,41 @@ mod tests {
                     .to_owned()
             )
         );
+    }
+
+    #[test]
+    fn an_address_has_the_name_of_the_symbol_that_covers_it() {
+        let symbols = [
+            ("early", 0x1000, 0x10),
+            ("outer", 0x2000, 0x100),
+            ("inner", 0x2010, 0x10),
+            ("label", 0x4000, 0),
+        ]
+        .map(|(name, address, size)| Symbol {
+            name: name.to_owned(),
+            address,
+            size,
+        });
+        for (address, name) in [
+            (0xfff, None),
+            (0x1000, Some("early")),
+            (0x100f, Some("early+0xf")),
+            (0x1010, None),
+            (0x2018, Some("inner+0x8")),
+            (0x2020, Some("outer+0x20")),
+            (0x2100, None),
+            (0x4000, Some("label")),
+            (0x4fff, Some("label+0xfff")),
+            (0x5000, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(
+                symbol_at(&symbols, address).as_deref(),
+                name,
+                "{address:#x}"
+            );
+        }
+        assert_eq!(symbol_at(&[], 0), None);
     }
 
     #[test]

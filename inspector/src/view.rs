@@ -22,7 +22,6 @@ pub use owners::{OwnerFilter, owners, owners_table};
 pub use page::{Mapping, PageView, TablePage, page, page_table};
 pub use runs::{Run, RunFilter, runs, runs_table};
 
-use crate::arch::walk::{Memory, Shareability};
 use crate::model::{JointOwner, Owner, State};
 
 /// What a cell means; a theme turns it into colour and a glyph, plain text ignores it.
@@ -106,32 +105,6 @@ pub fn size_text(bytes: u64) -> String {
             || format!("{bytes} B"),
             |(shift, unit)| format!("{}{unit}", bytes >> shift),
         )
-}
-
-/// A memory type as documents name it (`normal-wb`, `device-nGnRE`).
-pub fn memory_text(memory: Memory) -> String {
-    match memory {
-        Memory::NormalWb => "normal-wb".to_owned(),
-        Memory::NormalWt => "normal-wt".to_owned(),
-        Memory::NormalNc => "normal-nc".to_owned(),
-        Memory::NormalMixed(raw) => format!("normal-mixed:{raw:#x}"),
-        Memory::DeviceNGnRnE => "device-nGnRnE".to_owned(),
-        Memory::DeviceNGnRE => "device-nGnRE".to_owned(),
-        Memory::DeviceNGRE => "device-nGRE".to_owned(),
-        Memory::DeviceGRE => "device-GRE".to_owned(),
-        Memory::Stage1 => "stage1".to_owned(),
-        Memory::Reserved(raw) => format!("reserved:{raw:#x}"),
-    }
-}
-
-/// A shareability as documents name it.
-pub fn shareability_text(shareability: Shareability) -> &'static str {
-    match shareability {
-        Shareability::None => "none",
-        Shareability::Outer => "outer",
-        Shareability::Inner => "inner",
-        Shareability::Reserved => "reserved",
-    }
 }
 
 fn address(value: u64) -> Cell {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 #[path = "../../tests/support/elf.rs"]
 #[expect(unreachable_pub, reason = "integration tests use it too")]
-mod elf_file;
+pub(crate) mod elf_file;
 
 const HYP: u64 = 0x40_4030_0000;
 

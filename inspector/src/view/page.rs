@@ -2,7 +2,7 @@
 
 use super::owners::clip;
 use super::runs::{is_leaf, physical};
-use super::{Cell, Role, Table, dim, joint_owner_cell, memory_text, plain, state_cell};
+use super::{Cell, Role, Table, dim, joint_owner_cell, plain, state_cell};
 use crate::addr::Span;
 use crate::model::{Entry, OwnerRange, System};
 
@@ -198,7 +198,7 @@ fn mapping_cell(mapping: Mapping, entry: &Entry) -> Cell {
         text.push(flag(attributes.read, 'r'));
         text.push(flag(attributes.write, 'w'));
         text.push(flag(attributes.execute, 'x'));
-        text.push_str(&format!(" {}", memory_text(attributes.memory)));
+        text.push_str(&format!(" {}", attributes.memory));
     }
     if let Some(state) = entry.state {
         text.push_str(&format!(" {state}"));

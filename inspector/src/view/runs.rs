@@ -1,9 +1,6 @@
 //! Table entries of all regimes, neighbours merged into runs.
 
-use super::{
-    Cell, Role, Table, address, address_or_dash, dash, memory_text, owner_cell, size_text,
-    state_cell,
-};
+use super::{Cell, Role, Table, address, address_or_dash, dash, owner_cell, size_text, state_cell};
 use crate::addr::Span;
 use crate::arch::walk::Memory;
 use crate::model::{Entry, EntryKind, Owner, RegimeCapture, State, System};
@@ -211,5 +208,5 @@ fn memory(entry: &Entry) -> Cell {
         }
         _ => Role::Plain,
     };
-    Cell::new(role, memory_text(attributes.memory))
+    Cell::new(role, attributes.memory.to_string())
 }

@@ -1,0 +1,262 @@
+//! What the bytes mean: from a target and the files of its programs to a [`System`].
+//!
+//! Two roads lead to the same facts: with an image that defines `HYP`, its symbols and types
+//! (a snapshot remembers those that were used); without one, the self-description that the
+//! hypervisor exports over its own channel.
+
+mod description;
+mod own;
+mod owners;
+mod profile;
+mod regimes;
+
+use crate::addr::Span;
+use crate::image::Images;
+use crate::model::{
+    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Section, Symbol,
+    System, Tickets, symbol_at,
+};
+use crate::target::{Target, TargetError};
+use description::Description;
+
+/// The variable that is the hypervisor.
+const VARIABLE: &str = "HYP";
+
+/// Where each lock keeps what, in bytes: `owner` and `next` (u16), holder's CPU (u32), taker (u64).
+const LOCK_SIZE: u64 = 16;
+/// The holder's CPU when there is none.
+const NO_CPU: u32 = u32::MAX;
+/// More reference counts than any pool has: 64 MiB of them.
+const MAX_RECORD_BYTES: u64 = 64 << 20;
+
+/// Reads everything that the views show. The target must be stopped.
+///
+/// # Errors
+/// The target as a whole failed. What is wrong with a part of it is said in the system's `problems`
+/// or in the entry concerned, and the rest is there.
+pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, TargetError> {
+    let mut cpus = read_cpus(target)?;
+    let mut problems = Vec::new();
+    let Some(description) = describe(target, images, &mut problems)? else {
+        let symbols = images.symbols();
+        name_pcs(&mut cpus, &symbols);
+        return Ok(without_hypervisor(cpus, symbols, problems));
+    };
+    problems.extend(description.problems.iter().cloned());
+    name_pcs(&mut cpus, &description.symbols);
+
+    let mut facts = description.facts();
+    let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
+    let locks = read_locks(target, &description, &mut problems)?;
+    let pools = read_pools(target, &description, &mut problems)?;
+    let owners = owners::joint(&description.ram, &regimes, description.physvirt_offset);
+    let complete = problems.is_empty() && regimes.iter().all(regimes::is_complete);
+    Ok(System {
+        complete,
+        problems,
+        hypervisor: description.hypervisor(&cpus),
+        facts,
+        ram: description.ram,
+        regimes,
+        owners,
+        locks,
+        cpus,
+        pools,
+        sections: description.sections,
+        symbols: description.symbols,
+        run_state: None,
+    })
+}
+
+/// Takes the road that is open.
+fn describe(
+    target: &mut dyn Target,
+    images: &mut Images,
+    problems: &mut Vec<String>,
+) -> Result<Option<Description>, TargetError> {
+    if images.file_of(VARIABLE).is_none()
+        && let Some(notes) = target.saved_symbols()?
+        && let Err(error) = images.recall(&notes)
+    {
+        problems.push(error.to_string());
+    }
+    if images.file_of(VARIABLE).is_some() {
+        return own::describe(target, images, problems);
+    }
+    if let Some(text) = target.description()? {
+        match description::parse(&text) {
+            Ok(description) => return Ok(Some(description)),
+            Err(error) => problems.push(format!("the self-description is not understood: {error}")),
+        }
+    } else {
+        let error = images.place(VARIABLE).map(|_| ());
+        problems.extend(
+            error.err().map(|error| {
+                format!("no hypervisor found: the target describes none, and {error}")
+            }),
+        );
+    }
+    Ok(None)
+}
+
+fn without_hypervisor(cpus: Vec<Cpu>, symbols: Vec<Symbol>, problems: Vec<String>) -> System {
+    System {
+        complete: false,
+        problems,
+        hypervisor: Hypervisor {
+            kind: HypervisorKind::None,
+            release: None,
+            mode: None,
+            page_state_in: None,
+            owner_encoding: None,
+        },
+        facts: vec![Fact {
+            what: "hypervisor".to_owned(),
+            value: "none".to_owned(),
+            source: "neither symbols nor a self-description".to_owned(),
+        }],
+        ram: Vec::new(),
+        regimes: Vec::new(),
+        owners: Vec::new(),
+        locks: Vec::new(),
+        cpus,
+        pools: Vec::new(),
+        sections: Vec::new(),
+        symbols,
+        run_state: None,
+    }
+}
+
+fn read_cpus(target: &mut dyn Target) -> Result<Vec<Cpu>, TargetError> {
+    (0..target.cpu_count()?)
+        .map(|number| {
+            let registers = target.registers(number)?;
+            Ok(Cpu {
+                number,
+                el: registers.exception_level(),
+                pc: registers.get("pc"),
+                symbol: None,
+                registers,
+            })
+        })
+        .collect()
+}
+
+fn name_pcs(cpus: &mut [Cpu], symbols: &[Symbol]) {
+    for cpu in cpus {
+        cpu.symbol = cpu.pc.and_then(|pc| symbol_at(symbols, pc));
+    }
+}
+
+fn read_locks(
+    target: &mut dyn Target,
+    description: &Description,
+    problems: &mut Vec<String>,
+) -> Result<Vec<Lock>, TargetError> {
+    let wanted: Vec<_> = description
+        .locks
+        .iter()
+        .map(|lock| Span::new(lock.pa, LOCK_SIZE))
+        .collect();
+    let answers = target.read_phys(&wanted)?;
+    let locks = description
+        .locks
+        .iter()
+        .zip(answers)
+        .map(|(place, answer)| {
+            let words = match &answer {
+                Ok(bytes) => lock_words(bytes),
+                Err(error) => {
+                    problems.push(format!("lock {}: {error}", place.name));
+                    None
+                }
+            };
+            let held = words.filter(|(tickets, cpu, _)| tickets.held() && *cpu != NO_CPU);
+            Lock {
+                name: place.name.clone(),
+                symbol: place.symbol.clone(),
+                pa: place.pa,
+                tickets: words.map(|(tickets, _, _)| tickets),
+                holder: held.map(|(_, cpu, taker)| Holder {
+                    cpu: u64::from(cpu),
+                    how: HolderSource::Recorded,
+                    pc: (taker != 0).then_some(taker),
+                    symbol: symbol_at(&description.symbols, taker),
+                }),
+            }
+        });
+    Ok(locks.collect())
+}
+
+fn lock_words(bytes: &[u8]) -> Option<(Tickets, u32, u64)> {
+    let (owner, rest) = bytes.split_first_chunk::<2>()?;
+    let (next, rest) = rest.split_first_chunk::<2>()?;
+    let (cpu, rest) = rest.split_first_chunk::<4>()?;
+    let (taker, _) = rest.split_first_chunk::<8>()?;
+    let tickets = Tickets {
+        owner: u16::from_le_bytes(*owner),
+        next: u16::from_le_bytes(*next),
+    };
+    Some((
+        tickets,
+        u32::from_le_bytes(*cpu),
+        u64::from_le_bytes(*taker),
+    ))
+}
+
+fn read_pools(
+    target: &mut dyn Target,
+    description: &Description,
+    problems: &mut Vec<String>,
+) -> Result<Vec<Pool>, TargetError> {
+    let mut pools = Vec::new();
+    for pool in &description.pools {
+        let bytes = pool.pages.saturating_mul(pool.record_size);
+        let records = if bytes <= MAX_RECORD_BYTES && pool.record_size >= 2 {
+            target.read_phys(&[Span::new(pool.records, bytes)])?.pop()
+        } else {
+            problems.push(format!(
+                "{}: {} records of {} bytes are too many to be true",
+                pool.name, pool.pages, pool.record_size
+            ));
+            None
+        };
+        let refcounts = match records {
+            Some(Ok(bytes)) => Some(
+                bytes
+                    .chunks_exact(pool.record_size as usize)
+                    .filter_map(|record| record.first_chunk())
+                    .map(|count| u16::from_le_bytes(*count))
+                    .collect(),
+            ),
+            Some(Err(error)) => {
+                problems.push(format!("records of {}: {error}", pool.name));
+                None
+            }
+            None => None,
+        };
+        pools.push(Pool {
+            name: pool.name.clone(),
+            pages: Span::new(pool.base, pool.pages.saturating_mul(description.granule)),
+            refcounts,
+        });
+    }
+    Ok(pools)
+}
+
+/// The physical memory that a snapshot must hold besides what a capture reads, so that more can be
+/// asked of it: the hypervisor's own memory, but not its code, nor pages of pools, of which the
+/// capture reads the tables.
+pub fn own_memory(system: &System) -> Vec<Span> {
+    system
+        .sections
+        .iter()
+        .filter(|section: &&Section| {
+            matches!(section.name.as_str(), "rodata" | "data" | "bss" | "stacks")
+        })
+        .map(|section| section.pa)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The two regimes: registers, tables, and what the entries mean.
+
+use super::description::{Description, RegimeFacts};
+use super::profile::{Side, classify};
+use crate::addr::Span;
+use crate::arch::regime::{El2Stage1, IdRegisters, Regime, RegimeError};
+use crate::arch::walk::{self, walk_all};
+use crate::model::{Cpu, EntryKind, Fact, RegimeCapture};
+use crate::target::{Registers, Target, TargetError};
+
+/// The address in a `TTBR0_EL2` or `VTTBR_EL2`: bits 47:1, without ASID or VMID and CnP.
+const BADDR: u64 = 0x0000_ffff_ffff_fffe;
+
+/// Whether every descriptor was read and has a form that the architecture knows.
+pub(super) fn is_complete(regime: &RegimeCapture) -> bool {
+    regime.entries.iter().all(|entry| {
+        !matches!(
+            entry.kind,
+            EntryKind::Reserved | EntryKind::Loop | EntryKind::Unreadable
+        )
+    })
+}
+
+/// Walks both regimes.
+pub(super) fn capture(
+    target: &mut dyn Target,
+    description: &Description,
+    cpus: &[Cpu],
+    facts: &mut Vec<Fact>,
+    problems: &mut Vec<String>,
+) -> Result<Vec<RegimeCapture>, TargetError> {
+    let mut captured = Vec::new();
+    for (name, side) in [("host-s2", Side::Host), ("hyp-s1", Side::Hyp)] {
+        let at = match side {
+            Side::Host => description.host_s2,
+            Side::Hyp => description.hyp_s1,
+        };
+        if at.root == 0 {
+            problems.push(format!("{name}: hyp has no root table yet"));
+            continue;
+        }
+        let Some((values, source)) = values(side, at, cpus) else {
+            problems.push(format!(
+                "{name}: no CPU's registers lead to the root at {:#x}, so its geometry is unknown",
+                at.root
+            ));
+            continue;
+        };
+        match regime(side, at.root, &values) {
+            Ok(regime) => {
+                note(name, &regime, description, &source, facts);
+                captured.push(walk(target, description, side, name, regime, problems)?);
+            }
+            Err(error) => problems.push(format!("{name}: {error} ({source})")),
+        }
+    }
+    Ok(captured)
+}
+
+/// The register values that say how to read the tables.
+struct Values {
+    control: u64,
+    mair: u64,
+    hcr: u64,
+    sctlr: u64,
+    id: IdRegisters,
+}
+
+/// Those of the first CPU that uses the tables; else what the hypervisor says it will use.
+fn values(side: Side, at: RegimeFacts, cpus: &[Cpu]) -> Option<(Values, String)> {
+    let (base, control) = match side {
+        Side::Host => ("VTTBR_EL2", "VTCR_EL2"),
+        Side::Hyp => ("TTBR0_EL2", "TCR_EL2"),
+    };
+    let user = cpus.iter().find(|cpu| {
+        let registers = &cpu.registers;
+        registers
+            .get(base)
+            .is_some_and(|word| word & BADDR == at.root & BADDR)
+            && registers.get(control).is_some()
+    });
+    let or_zero = |registers: &Registers, name| registers.get(name).unwrap_or(0);
+    if let Some(cpu) = user {
+        let registers = &cpu.registers;
+        let values = Values {
+            control: or_zero(registers, control),
+            mair: or_zero(registers, "MAIR_EL2"),
+            hcr: or_zero(registers, "HCR_EL2"),
+            sctlr: or_zero(registers, "SCTLR_EL2"),
+            id: IdRegisters::of(registers),
+        };
+        return Some((values, format!("{control} of CPU {}", cpu.number)));
+    }
+    let values = Values {
+        control: at.control?,
+        mair: at.mair.unwrap_or(0),
+        hcr: 0,
+        sctlr: 0,
+        id: IdRegisters::default(),
+    };
+    Some((values, format!("{control} in the self-description")))
+}
+
+fn regime(side: Side, root: u64, values: &Values) -> Result<Regime, RegimeError> {
+    match side {
+        Side::Host => Regime::stage2_at(root, values.control, values.hcr, values.id),
+        Side::Hyp => {
+            let registers = El2Stage1 {
+                tcr: values.control,
+                mair: values.mair,
+                hcr: values.hcr,
+                sctlr: values.sctlr,
+            };
+            Regime::el2_stage1_at(root, registers, values.id)
+        }
+    }
+}
+
+fn note(name: &str, regime: &Regime, from: &Description, source: &str, facts: &mut Vec<Fact>) {
+    facts.push(Fact {
+        what: format!("{name} root"),
+        value: format!("{:#x}", regime.root),
+        source: from.source.clone(),
+    });
+    facts.push(Fact {
+        what: format!("{name} geometry"),
+        value: format!(
+            "{} bits in, {} out, level {}, {} root {}, {} KiB",
+            regime.ia_bits,
+            regime.oa_bits,
+            regime.start_level,
+            regime.root_pages,
+            if regime.root_pages == 1 {
+                "page"
+            } else {
+                "pages"
+            },
+            regime.granule.bytes() >> 10
+        ),
+        source: source.to_owned(),
+    });
+}
+
+fn walk(
+    target: &mut dyn Target,
+    description: &Description,
+    side: Side,
+    name: &str,
+    regime: Regime,
+    problems: &mut Vec<String>,
+) -> Result<RegimeCapture, TargetError> {
+    let found = walk_all(&regime, &mut |spans| target.read_phys(spans))?;
+    problems.extend(
+        found
+            .problems
+            .iter()
+            .map(|problem| format!("{name}: {problem}")),
+    );
+    let entries = found
+        .entries
+        .into_iter()
+        .map(|entry| {
+            let ram = is_ram(&description.ram, side, &entry);
+            classify(side, entry, ram)
+        })
+        .collect();
+    Ok(RegimeCapture {
+        name: name.to_owned(),
+        regime,
+        tables: found.tables,
+        entries,
+    })
+}
+
+/// Whether an entry speaks of RAM. The host's map is an identity, so its input address decides.
+fn is_ram(ram: &[Span], side: Side, entry: &walk::Entry) -> bool {
+    let start = match side {
+        Side::Host => entry.ia,
+        Side::Hyp => entry.oa.unwrap_or(entry.ia),
+    };
+    let span = Span::new(start, entry.size);
+    let Some(last) = span.last() else {
+        return false;
+    };
+    let before = ram.partition_point(|region| region.start <= last);
+    before
+        .checked_sub(1)
+        .is_some_and(|at| ram[at].overlaps(span))
+}
