@@ -197,6 +197,8 @@ pub struct Hyp<'m> {
     pub(crate) regions: &'m [PageRange<Pa>],
     pub(crate) sections: &'m [Section],
     pub(crate) profile: Profile,
+    /// Of this package; a debugger shows it.
+    pub(crate) release: &'static str,
     pub(crate) cpus: u32,
     pub(crate) lock_checks: bool,
     pub(crate) finalised: AtomicBool,
@@ -215,6 +217,7 @@ impl<'m> Hyp<'m> {
             regions: config.regions,
             sections: config.sections,
             profile: Profile::A,
+            release: env!("CARGO_PKG_VERSION"),
             cpus: config.cpus,
             lock_checks: config.lock_checks,
             finalised: AtomicBool::new(false),
@@ -268,6 +271,11 @@ impl<'m> Hyp<'m> {
     /// Where page states and owners are kept.
     pub fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// The release of this library.
+    pub fn release(&self) -> &'static str {
+        self.release
     }
 
     /// Number of CPUs.
