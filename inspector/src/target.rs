@@ -3,11 +3,14 @@
 //! A target knows nothing of hypervisors. What it cannot do it answers with `None`.
 
 pub mod gdb;
+mod recorder;
 pub mod rsp;
+pub mod snapshot;
+
+pub use recorder::Recorder;
 
 use crate::addr::Span;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -22,10 +25,7 @@ pub fn open(name: &str, timeout: Duration) -> Result<Box<dyn Target>, TargetErro
     if let Some(address) = gdb::Address::parse(name)? {
         return Ok(Box::new(gdb::Gdb::attach(name, &address, timeout)?));
     }
-    Err(TargetError::Open {
-        target: name.to_owned(),
-        reason: missing_file(Path::new(name)),
-    })
+    Ok(Box::new(snapshot::Snapshot::open(name)?))
 }
 
 /// Set it, from a handler of Ctrl-C for example, and every wait of every target of this process ends with
@@ -75,6 +75,14 @@ pub enum TargetError {
         target: String,
         /// What the client was doing.
         doing: String,
+    },
+    /// A snapshot could not be written; nothing was left behind.
+    #[error("{path}: {reason}")]
+    Save {
+        /// The file.
+        path: String,
+        /// What the system said, or what does not fit.
+        reason: String,
     },
     /// The server answered what it may not.
     #[error("{target}: {doing}: {reason}")]
@@ -258,14 +266,4 @@ pub(crate) fn covered(merged: &[Span], span: Span) -> bool {
         || merged[..after]
             .last()
             .is_some_and(|range| range.covers(span))
-}
-
-/// Why a name that is no server's cannot be opened.
-fn missing_file(path: &Path) -> String {
-    if path.exists() {
-        "not a snapshot".to_owned()
-    } else {
-        "no such file; a target is `demo`, HOST:PORT, :PORT, unix:PATH or a snapshot file"
-            .to_owned()
-    }
 }
