@@ -26,6 +26,8 @@ pub mod abort;
 pub mod hypercall;
 
 pub mod debug;
+#[cfg(feature = "machine")]
+pub mod machine;
 
 pub use cpu::{Cpu, TableMemory};
 pub use init::{Config, Hyp};

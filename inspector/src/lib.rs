@@ -11,6 +11,7 @@
 //! | what everything else reads | [`model`] |
 //! | what the hypervisor means by them | [`hypervisor`] |
 //! | how it is shown | [`view`] |
+//! | the embedded machine | [`demo`] |
 
 pub mod addr;
 pub mod target;
@@ -24,3 +25,5 @@ pub mod model;
 pub mod hypervisor;
 
 pub mod view;
+
+pub mod demo;

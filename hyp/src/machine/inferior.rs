@@ -1,0 +1,126 @@
+//! The simulated machine under a debugger.
+
+use super::layout::{self, Function};
+use super::{
+    HCR_EL2, ID_AA64MMFR0_EL1, MAIR_EL2, Machine, SCTLR_EL2, TCR_EL2, VTCR_EL2, cpu::Registers,
+};
+use crate::debug::registers::{Register, System};
+use crate::debug::walk::{self, Kind, Regime};
+use crate::debug::{Facts, HostStage2, HypStage1, Inferior, Refused, Resume};
+use std::prelude::rust_2024::*;
+
+impl Inferior for Machine {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            cpus: self.facts.cpus,
+            physvirt_offset: layout::PHYSVIRT_OFFSET,
+            host_s2: HostStage2 {
+                root: self.facts.host_root,
+                vtcr: VTCR_EL2,
+            },
+            hyp_s1: HypStage1 {
+                root: self.facts.hyp_root,
+                tcr: TCR_EL2,
+                mair: MAIR_EL2,
+            },
+            ram: &[layout::RAM],
+            sections: &self.facts.sections,
+            locks: &layout::LOCKS,
+            pools: &self.facts.pools,
+            stacks: &self.facts.stacks,
+            symbols: &self.facts.symbols,
+        }
+    }
+
+    fn register(&self, cpu: usize, register: Register) -> Option<u64> {
+        let cpus = self.shared.cpus.lock();
+        let registers = cpus.get(cpu)?;
+        match register {
+            Register::X(n) => registers.x.get(usize::from(n)).copied(),
+            Register::Sp => Some(registers.sp),
+            Register::Pc => Some(registers.pc),
+            Register::Cpsr => Some(registers.pstate),
+            Register::System(system) => Some(self.system(cpu, registers, system)),
+        }
+    }
+
+    /// The simulation computes registers and reads none of them back.
+    fn set_register(&mut self, cpu: usize, register: Register, _: u64) -> Result<(), Refused> {
+        Err(match self.register(cpu, register) {
+            Some(_) => Refused::ReadOnly,
+            None => Refused::Missing,
+        })
+    }
+
+    fn read_phys(&self, pa: u64, bytes: &mut [u8]) -> usize {
+        self.shared.ram.lock().read(pa, bytes)
+    }
+
+    fn write_phys(&mut self, pa: u64, bytes: &[u8]) -> Result<(), Refused> {
+        if self.is_published(pa, bytes.len() as u64) {
+            return Err(Refused::ReadOnly);
+        }
+        if self.shared.ram.lock().write(pa, bytes) {
+            Ok(())
+        } else {
+            Err(Refused::Unmapped)
+        }
+    }
+
+    fn translate(&self, cpu: usize, va: u64) -> Option<u64> {
+        // PSTATE bits 3:2 hold the exception level.
+        if self.register(cpu, Register::Cpsr)? >> 2 & 3 == 2 {
+            return walk::lookup(self, Regime::HypS1, va).output(va);
+        }
+        // The host's MMU is off: a virtual address is an IPA.
+        let entry = walk::lookup(self, Regime::HostS2, va);
+        match entry.kind {
+            // The host's, only not touched yet.
+            Kind::Empty if layout::RAM.contains(va) => Some(va),
+            _ => entry.output(va),
+        }
+    }
+
+    fn resume(&mut self, resume: Resume) {
+        self.resume = resume;
+    }
+
+    fn insert_breakpoint(&mut self, va: u64) -> bool {
+        self.breakpoints.insert(va);
+        true
+    }
+
+    fn remove_breakpoint(&mut self, va: u64) -> bool {
+        self.breakpoints.remove(&va)
+    }
+
+    fn stats(&self, visit: &mut dyn FnMut(&str, u64)) {
+        for (name, value) in self.shared.stats.lock().iter() {
+            visit(name, *value);
+        }
+    }
+}
+
+impl Machine {
+    fn system(&self, cpu: usize, registers: &Registers, system: System) -> u64 {
+        match system {
+            System::ELR_EL2 => registers.elr,
+            System::ESR_EL2 => registers.esr,
+            System::FAR_EL2 => registers.far,
+            System::HPFAR_EL2 => registers.hpfar,
+            System::SPSR_EL2 => registers.spsr,
+            System::HCR_EL2 => HCR_EL2,
+            System::MAIR_EL2 => MAIR_EL2,
+            System::SCTLR_EL2 => SCTLR_EL2,
+            System::TCR_EL2 => TCR_EL2,
+            System::VTCR_EL2 => VTCR_EL2,
+            // VMID 0, in bits 63:48.
+            System::VTTBR_EL2 => self.facts.host_root,
+            System::TTBR0_EL2 => self.facts.hyp_root,
+            System::VBAR_EL2 => Function::HypVectors.address(),
+            System::TPIDR_EL2 => cpu as u64,
+            System::ID_AA64MMFR0_EL1 => ID_AA64MMFR0_EL1,
+            System::ID_AA64MMFR1_EL1 | System::ID_AA64MMFR2_EL1 => 0,
+        }
+    }
+}
