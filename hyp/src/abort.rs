@@ -134,7 +134,7 @@ impl Trap {
     }
 
     /// The external abort the host sees instead of this abort.
-    fn injection(&self) -> Injection {
+    fn external_abort(&self) -> Injection {
         let mode = self.spsr & SPSR_M;
         let from_el1 = mode == SPSR_EL1T || mode == SPSR_EL1H;
         let class = self.exception_class() | if from_el1 { EC_CURRENT } else { 0 };
@@ -143,10 +143,21 @@ impl Trap {
         } else {
             0
         };
-        let vector = match mode {
+        self.exception(class << EC_SHIFT | self.esr & IL | access | FSC_EXTERNAL)
+    }
+
+    /// The exception the host sees where hyp offers nothing behind a trapped instruction: ESR_ELx.EC 0, as for an
+    /// undefined one.
+    pub fn undefined(&self) -> Injection {
+        self.exception(self.esr & IL)
+    }
+
+    /// The host takes the exception `esr_el1` at EL1 where it is.
+    fn exception(&self, esr_el1: u64) -> Injection {
+        let vector = match self.spsr & SPSR_M {
             SPSR_EL1T => VECTOR_EL1T,
             SPSR_EL1H => VECTOR_EL1H,
-            _ if mode & SPSR_M_AARCH32 != 0 => VECTOR_EL0_32,
+            mode if mode & SPSR_M_AARCH32 != 0 => VECTOR_EL0_32,
             _ => VECTOR_EL0_64,
         };
         let mut pstate = self.spsr & (SPSR_NZCV | SPSR_DIT | SPSR_PAN) | SPSR_DAIF | SPSR_EL1H;
@@ -157,7 +168,7 @@ impl Trap {
             pstate |= SPSR_SSBS;
         }
         Injection {
-            esr_el1: class << EC_SHIFT | self.esr & IL | access | FSC_EXTERNAL,
+            esr_el1,
             far_el1: self.far,
             elr_el1: self.elr,
             spsr_el1: self.spsr,
@@ -196,7 +207,7 @@ impl Hyp<'_> {
             Ok(()) => (Event::AbortMapped, Outcome::Resume),
             Err(Errno::Again) => (Event::AbortAlreadyMapped, Outcome::Resume),
             Err(Errno::Perm | Errno::Range) => {
-                (Event::AbortRefused, Outcome::Inject(trap.injection()))
+                (Event::AbortRefused, Outcome::Inject(trap.external_abort()))
             }
             Err(errno @ (Errno::NoMem | Errno::Inval)) => {
                 panic!(
@@ -207,5 +218,34 @@ impl Hyp<'_> {
         };
         self.stats.count(event);
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undefined_instruction_is_taken_from_where_it_stands() {
+        // EC 0x18, a system register access, 32 bits long; its ISS is none of the host's business.
+        let trap = Trap {
+            esr: 0x18 << EC_SHIFT | IL | 0x1f_ffff,
+            far: 0x1000,
+            elr: 0x4100_0010,
+            spsr: SPSR_NZCV | SPSR_EL1H,
+            sctlr_el1: SCTLR_SPAN,
+            ..Trap::default()
+        };
+        assert_eq!(
+            trap.undefined(),
+            Injection {
+                esr_el1: IL,
+                far_el1: 0x1000,
+                elr_el1: 0x4100_0010,
+                spsr_el1: SPSR_NZCV | SPSR_EL1H,
+                vector: VECTOR_EL1H,
+                spsr_el2: SPSR_NZCV | SPSR_DAIF | SPSR_EL1H,
+            }
+        );
     }
 }

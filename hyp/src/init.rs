@@ -234,6 +234,32 @@ impl<'m> Hyp<'m> {
         Ok(())
     }
 
+    /// Maps `part` of a section once more at EL2, from `va` on and just as its kind says: a stack between guards, or
+    /// the code that switches the MMU. Ownership is read at the fixed offset only, so this says nothing about it.
+    /// CPU 0, before [`Hyp::finalise`]. `-EINVAL` after it, or where the fixed-offset range of RAM is.
+    pub fn create_private_mapping(
+        &self,
+        cpu: &dyn Cpu,
+        va: Va,
+        part: Section,
+    ) -> Result<(), InitError> {
+        let failed = |errno| InitError::Map {
+            section: part,
+            errno,
+        };
+        let range = PageRange::new(va, part.range.size()).map_err(|_| failed(Errno::Inval))?;
+        let is_fixed = self.regions.iter().any(|region| {
+            self.hyp_va(region.base()) < range.end() && range.base() < self.hyp_va(region.end())
+        });
+        if is_fixed || self.is_finalised() {
+            return Err(failed(Errno::Inval));
+        }
+        self.hyp
+            .pgt
+            .map(self.hyp.mm(cpu), range, part.range.base(), part.kind.prot())
+            .map_err(failed)
+    }
+
     /// Takes hyp's memory from the host ([`Hyp::finalize_host_mappings`]); from here on locks are checked.
     /// CPU 0, before the host's stage 2 is on.
     pub fn finalise(&self, cpu: &dyn Cpu) -> Result<(), InitError> {
