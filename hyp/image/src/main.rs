@@ -1,5 +1,31 @@
-//! hyp as a bare-metal image; `cargo fixtures image` builds it.
+//! hyp as a bare-metal image for QEMU's `virt` machine; `cargo fixtures image` builds it.
+//!
+//! All of the project's unsafe code and assembly is in this package. In the order in which CPU 0 runs it:
+//! `boot.s`, `el2` with `dtb`, `layout` and `memory`, then `vectors`, `psci` and
+//! `cpu` for as long as the machine runs, and `panic` at its end.
 #![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(any(target_os = "none", test))]
+mod dtb;
+
+#[cfg(target_os = "none")]
+mod arch;
+#[cfg(target_os = "none")]
+mod cpu;
+#[cfg(target_os = "none")]
+mod el2;
+#[cfg(target_os = "none")]
+mod layout;
+#[cfg(target_os = "none")]
+mod memory;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod psci;
+#[cfg(target_os = "none")]
+mod uart;
+#[cfg(target_os = "none")]
+mod vectors;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -1,0 +1,210 @@
+//! The machine as the host sees it: memory, devices, hypercalls, PSCI, time, and the log.
+
+use core::arch::{asm, global_asm};
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::AtomicU64;
+
+/// The most CPUs there are stacks for.
+pub(crate) const MAX_CPUS: usize = 8;
+const STACK_SHIFT: u32 = 14;
+
+/// Devices of QEMU's `virt`: PL011 UART, PL031 clock, GICv3 distributor and first redistributor.
+pub(crate) const UART: u64 = 0x0900_0000;
+pub(crate) const CLOCK: u64 = 0x0901_0000;
+pub(crate) const GIC_DISTRIBUTOR: u64 = 0x0800_0000;
+const GIC_REDISTRIBUTOR: u64 = 0x080a_0000;
+/// From one CPU's redistributor to the next one's.
+const GIC_REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
+/// From a redistributor to its page of private interrupts.
+const GIC_SGI_PAGE: u64 = 0x1_0000;
+
+global_asm!(include_str!("start.s"), STACK_SHIFT = const STACK_SHIFT);
+
+#[repr(C, align(4096))]
+struct Stacks([u8; MAX_CPUS << STACK_SHIFT]);
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".stacks")]
+static mut STACKS: Stacks = Stacks([0; MAX_CPUS << STACK_SHIFT]);
+
+/// VA = PA in 1 GiB blocks: devices below RAM, then 4 GiB of RAM.
+#[repr(C, align(4096))]
+struct HostTable([u64; 512]);
+
+#[unsafe(no_mangle)]
+static HOST_TABLE: HostTable = HostTable(host_table());
+
+const fn host_table() -> [u64; 512] {
+    // Block; SH inner; AF. Attribute 0 is Normal, 1 Device, as start.s sets MAIR_EL1.
+    const NORMAL: u64 = 1 | 3 << 8 | 1 << 10;
+    // UXN and PXN.
+    const DEVICE: u64 = 1 | 1 << 2 | 1 << 10 | 3 << 53;
+    let mut table = [0; 512];
+    table[0] = DEVICE;
+    let mut gib = 1;
+    while gib <= 4 {
+        table[gib] = (gib as u64) << 30 | NORMAL;
+        gib += 1;
+    }
+    table
+}
+
+/// Accesses that hyp refused: each was answered by an abort, and survived.
+#[unsafe(no_mangle)]
+pub(crate) static ABORTS: AtomicU64 = AtomicU64::new(0);
+
+/// Reads 4 bytes of memory or of a device. If hyp refuses, the result means nothing and [`ABORTS`] goes up.
+pub(crate) fn read(address: u64) -> u32 {
+    let value;
+    // SAFETY: the address is of RAM no Rust object is in, of a device register whose reading changes nothing, or
+    // refused; one plain load is what a device needs, and what the vector steps over.
+    unsafe {
+        asm!("ldr {:w}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes 4 bytes of memory. If hyp refuses, nothing is written and [`ABORTS`] goes up.
+pub(crate) fn write(address: u64, value: u32) {
+    // SAFETY: as for `read`.
+    unsafe {
+        asm!("str {:w}, [{}]", in(reg) value, in(reg) address, options(nostack, preserves_flags));
+    }
+}
+
+/// The hypercall with this id and argument: x0 and x1 afterwards.
+pub(crate) fn hypercall(id: u64, argument: u64) -> (i64, i64) {
+    let (status, result);
+    // SAFETY: hyp changes x0 and x1 only, and no memory this host has not shared with it.
+    unsafe {
+        asm!(
+            "hvc #0",
+            inout("x0") 0xc600_0000 | id => status,
+            inout("x1") argument => result,
+            options(nostack)
+        );
+    }
+    (status, result)
+}
+
+/// PSCI's CPU_ON: starts the CPU with these affinity fields at `host_start`, its number in x0. 0, or PSCI's error.
+pub(crate) fn cpu_on(cpu: u64) -> i64 {
+    unsafe extern "C" {
+        static host_start: u8;
+    }
+    let status;
+    // SAFETY: the CPU starts with a stack of its own.
+    unsafe {
+        asm!(
+            "smc #0",
+            inout("x0") 0xc400_0003_u64 => status,
+            inout("x1") cpu => _,
+            inout("x2") &raw const host_start => _,
+            inout("x3") cpu => _,
+            out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
+            out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _,
+            options(nostack)
+        );
+    }
+    status
+}
+
+/// Lets this CPU's virtual timer wake it: its interrupt is enabled, but masked, so that WFI ends and nothing else
+/// happens.
+pub(crate) fn enable_timer(cpu: u64) {
+    let redistributor = GIC_REDISTRIBUTOR + cpu * GIC_REDISTRIBUTOR_STRIDE;
+    // SAFETY: the GIC's registers, which only this host uses: GICD_CTLR.{EnableGrp1,ARE}, then this CPU's
+    // GICR_WAKER, GICR_IGROUPR0 and GICR_ISENABLER0 for interrupt 27.
+    unsafe {
+        write_volatile(GIC_DISTRIBUTOR as *mut u32, 1 << 4 | 1 << 1);
+        write_volatile((redistributor + 0x14) as *mut u32, 0);
+        write_volatile((redistributor + GIC_SGI_PAGE + 0x80) as *mut u32, u32::MAX);
+        write_volatile((redistributor + GIC_SGI_PAGE + 0x100) as *mut u32, 1 << 27);
+    }
+    // SAFETY: this CPU's ICC_PMR_EL1, ICC_IGRPEN1_EL1: interrupts of any priority are signalled; they are masked.
+    unsafe {
+        asm!(
+            "msr S3_0_C4_C6_0, {lowest}",
+            "msr S3_0_C12_C12_7, {enable}",
+            "isb",
+            lowest = in(reg) 0xff_u64,
+            enable = in(reg) 1_u64,
+            options(nostack)
+        );
+    }
+}
+
+/// Sleeps for a part of a second: 1/`part`.
+pub(crate) fn sleep(part: u64) {
+    // SAFETY: this CPU's virtual timer is the host's: CNTV_TVAL_EL0, then CNTV_CTL_EL0.ENABLE until it has fired
+    // (ISTATUS, bit 2).
+    unsafe {
+        asm!(
+            "mrs {ticks}, cntfrq_el0",
+            "udiv {ticks}, {ticks}, {part}",
+            "msr cntv_tval_el0, {ticks}",
+            "mov {ticks}, #1",
+            "msr cntv_ctl_el0, {ticks}",
+            "2:",
+            "isb",
+            "wfi",
+            "mrs {ticks}, cntv_ctl_el0",
+            "tbz {ticks}, #2, 2b",
+            "msr cntv_ctl_el0, xzr",
+            ticks = out(reg) _,
+            part = in(reg) part,
+            options(nomem, nostack)
+        );
+    }
+}
+
+/// Waits a moment for another CPU.
+pub(crate) fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) }
+}
+
+/// Prints a line. Only one CPU at a time may.
+pub(crate) fn print(line: fmt::Arguments<'_>) {
+    // Writing to the UART cannot fail.
+    let _ = writeln!(Uart, "{line}");
+}
+
+struct Uart;
+
+impl Write for Uart {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                put(b'\r');
+            }
+            put(byte);
+        }
+        Ok(())
+    }
+}
+
+fn put(byte: u8) {
+    // SAFETY: UARTFR.TXFF says when there is room, UARTDR takes a character.
+    unsafe {
+        while read_volatile((UART + 0x18) as *const u32) & 1 << 5 != 0 {}
+        write_volatile(UART as *mut u32, byte.into());
+    }
+}
+
+/// An exception that hyp should not have let happen.
+#[unsafe(no_mangle)]
+extern "C" fn host_unexpected(esr: u64, elr: u64, far: u64) -> ! {
+    panic!("exception: ESR_EL1 {esr:#x} ELR_EL1 {elr:#x} FAR_EL1 {far:#x}")
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    print(format_args!("host: FAILED: {info}"));
+    loop {
+        // SAFETY: waiting has no effect.
+        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the host does, round after round: all CPUs together, then a pause.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::machine::{self, ABORTS, CLOCK, GIC_DISTRIBUTOR, MAX_CPUS, UART};
+
+const PAGE_SIZE: u64 = 0x1000;
+/// hyp's own code: where it is loaded.
+const HYP: u64 = 0x4020_0000;
+/// Memory for each CPU alone, one area after the other.
+const OWN: u64 = 0x4200_0000;
+/// Memory that all CPUs touch and share at the same time.
+const COMMON: u64 = 0x4300_0000;
+/// The size of each of these areas. When all of it is shared, a round shares its first page again.
+const AREA: u64 = 0x20_0000;
+
+/// `__pkvm_host_share_hyp`, whose argument is a page frame number.
+const SHARE_HYP: u64 = 16;
+/// `__pkvm_mark_hyp` had this number before the host lost its say in what is hyp's.
+const OLD_MARK_HYP: u64 = 20;
+
+const EPERM: i64 = -1;
+const EINVAL: i64 = -22;
+
+/// Rounds a second.
+const PACE: u64 = 4;
+
+/// What has happened so far, on all CPUs; a debugger finds it by this name.
+#[repr(C)]
+struct Counters {
+    rounds: AtomicU64,
+    touched: AtomicU64,
+    shared: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[unsafe(no_mangle)]
+static HOST: Counters = Counters {
+    rounds: AtomicU64::new(0),
+    touched: AtomicU64::new(0),
+    shared: AtomicU64::new(0),
+    refused: AtomicU64::new(0),
+};
+
+/// CPUs that have come up. It is in .bss, which hyp has lent us: no page of that can be shared back.
+static ONLINE: AtomicU64 = AtomicU64::new(0);
+/// How many CPUs there are; 0 until all have come up.
+static CPUS: AtomicU64 = AtomicU64::new(0);
+/// How often a CPU has reached a barrier.
+static ARRIVED: AtomicU64 = AtomicU64::new(0);
+
+#[unsafe(no_mangle)]
+extern "C" fn host_main(cpu: u64) -> ! {
+    let cpus = if cpu == 0 {
+        start_others()
+    } else {
+        wait_for_all()
+    };
+    machine::enable_timer(cpu);
+    let mut barriers = 0;
+    let mut meet = || {
+        barriers += 1;
+        ARRIVED.fetch_add(1, Ordering::AcqRel);
+        while ARRIVED.load(Ordering::Acquire) < barriers * cpus {
+            machine::relax();
+        }
+    };
+    for round in 0.. {
+        let page = round * PAGE_SIZE % AREA;
+        touch(OWN + cpu * AREA + page);
+        share(OWN + cpu * AREA + page);
+        meet();
+        contend(COMMON + page);
+        refuse();
+        meet();
+        if cpu == 0 {
+            HOST.rounds.store(round + 1, Ordering::Relaxed);
+            report(cpus);
+        }
+        machine::sleep(PACE);
+    }
+    unreachable!("a u64 of rounds outlasts every machine")
+}
+
+/// Switches on every CPU there is, and says how many that are.
+fn start_others() -> u64 {
+    let mut cpus = 1;
+    // PSCI refuses the first number that is no CPU's.
+    while cpus < MAX_CPUS as u64 && machine::cpu_on(cpus) == 0 {
+        cpus += 1;
+    }
+    while ONLINE.load(Ordering::Acquire) < cpus - 1 {
+        machine::relax();
+    }
+    CPUS.store(cpus, Ordering::Release);
+    cpus
+}
+
+fn wait_for_all() -> u64 {
+    ONLINE.fetch_add(1, Ordering::AcqRel);
+    loop {
+        match CPUS.load(Ordering::Acquire) {
+            0 => machine::relax(),
+            cpus => return cpus,
+        }
+    }
+}
+
+/// Writes a page of RAM, which hyp maps on the way, and reads it back.
+fn touch(page: u64) {
+    let pattern = page as u32 | 1;
+    machine::write(page, pattern);
+    assert!(
+        machine::read(page) == pattern,
+        "memory at {page:#x} lost what was written"
+    );
+    HOST.touched.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Shares a page with hyp twice: the second time changes nothing, and is no error.
+fn share(page: u64) {
+    for _ in 0..2 {
+        let answer = machine::hypercall(SHARE_HYP, page / PAGE_SIZE);
+        assert!(answer == (0, 0), "share of {page:#x}: {answer:?}");
+    }
+    HOST.shared.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What every CPU does at the same time: the same device registers, the same page.
+fn contend(page: u64) {
+    // UARTPeriphID0, RTCDR, GICD_TYPER: reading them changes nothing.
+    for register in [UART + 0xfe0, CLOCK, GIC_DISTRIBUTOR + 4] {
+        machine::read(register);
+    }
+    machine::write(page, page as u32);
+    share(page);
+    assert!(
+        machine::read(page) == page as u32,
+        "memory at {page:#x} lost what was written"
+    );
+    HOST.touched.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Asks for what hyp must refuse: to share a device, hyp's memory, memory hyp has lent us, and no memory at all; a
+/// hypercall that is no more; and hyp's memory itself.
+fn refuse() {
+    let bss = &raw const ONLINE as u64;
+    for (page, error) in [
+        (UART, EINVAL),
+        (HYP, EPERM),
+        (bss, EPERM),
+        (u64::MAX, EINVAL),
+    ] {
+        let answer = machine::hypercall(SHARE_HYP, page / PAGE_SIZE);
+        assert!(answer == (0, error), "share of {page:#x}: {answer:?}");
+        HOST.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    let answer = machine::hypercall(OLD_MARK_HYP, 0);
+    assert!(answer.0 == -1, "hypercall {OLD_MARK_HYP}: {answer:?}");
+    machine::read(HYP);
+    machine::write(HYP, 0);
+}
+
+fn report(cpus: u64) {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (rounds, aborts) = (count(&HOST.rounds), count(&ABORTS));
+    assert!(
+        aborts == 2 * cpus * rounds,
+        "{aborts} aborts after {rounds} rounds"
+    );
+    machine::print(format_args!(
+        "host: round {rounds} done: {cpus} CPUs, {} pages touched, {} shared, {} requests refused, {aborts} aborts survived",
+        count(&HOST.touched),
+        count(&HOST.shared),
+        count(&HOST.refused),
+    ));
+}

@@ -1,0 +1,89 @@
+// The built-in host's head, its entries at EL1, and its vectors. It runs at VA = PA.
+
+    .section .head, "ax"
+    // What hyp reads before it starts us: memory.rs, HostHead.
+    b       host_start
+    nop
+    .ascii  "hyp-host"
+    .quad   host_start
+    .quad   __rodata_start, __rodata_end
+    .quad   __bss_start, __bss_end
+
+    .text
+// x0: this CPU's number, 0 from hyp and what CPU_ON was given for the others.
+    .global host_start
+    .type host_start, %function
+host_start:
+    // MAIR_EL1: attribute 0 Normal write-back, 1 Device-nGnRE.
+    mov     x1, #0x04ff
+    msr     mair_el1, x1
+    // TCR_EL1: EPD1 (23), IPS 40 bits, SH0 3, ORGN0 1, IRGN0 1, T0SZ 25 (39 bits).
+    ldr     x1, =(2 << 32 | 1 << 23 | 3 << 12 | 1 << 10 | 1 << 8 | 25)
+    msr     tcr_el1, x1
+    adrp    x1, HOST_TABLE
+    add     x1, x1, :lo12:HOST_TABLE
+    msr     ttbr0_el1, x1
+    adr     x1, host_vectors
+    msr     vbar_el1, x1
+    tlbi    vmalle1
+    dsb     nsh
+    isb
+    // SCTLR_EL1: RES1, M, C, I.
+    ldr     x1, =(0x30d00800 | 1 << 0 | 1 << 2 | 1 << 12)
+    msr     sctlr_el1, x1
+    isb
+    adrp    x1, STACKS
+    add     x1, x1, :lo12:STACKS
+    add     x2, x0, #1
+    add     x1, x1, x2, lsl #{STACK_SHIFT}
+    mov     sp, x1
+    mov     x29, xzr
+    mov     x30, xzr
+    b       host_main
+    .size host_start, . - host_start
+
+    .balign 2048
+host_vectors:
+    .rept 4
+    .balign 128
+    b       host_stop
+    .endr
+    // A synchronous exception at EL1: hyp has refused an access. Count it and go on after the instruction.
+    .balign 128
+    stp     x0, x1, [sp, #-16]!
+    stp     x2, x3, [sp, #-16]!
+    mrs     x0, esr_el1
+    lsr     x1, x0, #26
+    // EC 0x25, data abort from EL1; DFSC 0x10, external abort.
+    cmp     x1, #0x25
+    b.ne    host_stop
+    and     x0, x0, #0x3f
+    cmp     x0, #0x10
+    b.ne    host_stop
+    adrp    x0, ABORTS
+    add     x0, x0, :lo12:ABORTS
+1:  ldxr    x1, [x0]
+    add     x1, x1, #1
+    stxr    w2, x1, [x0]
+    cbnz    w2, 1b
+    mrs     x0, elr_el1
+    add     x0, x0, #4
+    msr     elr_el1, x0
+    ldp     x2, x3, [sp], #16
+    ldp     x0, x1, [sp], #16
+    eret
+    .rept 11
+    .balign 128
+    b       host_stop
+    .endr
+
+// An exception this host does not expect. ESR_EL1, ELR_EL1 and FAR_EL1 tell which.
+    .type host_stop, %function
+host_stop:
+    mrs     x0, esr_el1
+    mrs     x1, elr_el1
+    mrs     x2, far_el1
+    b       host_unexpected
+    .size host_stop, . - host_stop
+
+    .ltorg

@@ -1,0 +1,109 @@
+//! The host's SMCs. PSCI (Arm DEN0022) is passed on to the firmware, but that a CPU the host switches on comes
+//! to hyp first.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hyp::Cpu;
+
+use crate::cpu::ThisCpu;
+use crate::el2::{hypervisor, mpidrs};
+use crate::layout::{MAX_CPUS, secondary_entry};
+
+/// Function ids: PSCI_VERSION, CPU_OFF, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET, PSCI_FEATURES, 32-bit calls.
+const VERSION: u64 = 0x8400_0000;
+const CPU_OFF: u64 = 0x8400_0002;
+const AFFINITY_INFO_32: u64 = 0x8400_0004;
+const AFFINITY_INFO_64: u64 = 0xc400_0004;
+const SYSTEM_OFF: u64 = 0x8400_0008;
+const SYSTEM_RESET: u64 = 0x8400_0009;
+const FEATURES: u64 = 0x8400_000a;
+const CPU_ON_32: u64 = 0x8400_0003;
+const CPU_ON_64: u64 = 0xc400_0003;
+
+const SUCCESS: u64 = 0;
+const NOT_SUPPORTED: u64 = -1_i64 as u64;
+const INVALID_PARAMETERS: u64 = -2_i64 as u64;
+const ON_PENDING: u64 = -5_i64 as u64;
+
+/// Where a CPU that is being switched on goes on in the host.
+struct Start {
+    /// Taken from CPU_ON until the CPU has read the rest.
+    pending: AtomicBool,
+    entry: AtomicU64,
+    context: AtomicU64,
+}
+
+static STARTS: [Start; MAX_CPUS] = [const {
+    Start {
+        pending: AtomicBool::new(false),
+        entry: AtomicU64::new(0),
+        context: AtomicU64::new(0),
+    }
+}; MAX_CPUS];
+
+/// Answers the host's SMC in its x0 to x3. Only PSCI calls that cannot lead around hyp reach the firmware.
+pub(crate) fn handle_host_smc(x: &mut [u64; 31]) {
+    // The upper half of a function id is not part of it.
+    let function = x[0] & 0xffff_ffff;
+    let result = match function {
+        CPU_ON_32 | CPU_ON_64 => cpu_on(x[1], x[2], x[3]),
+        VERSION | CPU_OFF | AFFINITY_INFO_32 | AFFINITY_INFO_64 | SYSTEM_OFF | SYSTEM_RESET
+        | FEATURES => smc(function, [x[1], x[2], x[3]]),
+        _ => NOT_SUPPORTED,
+    };
+    x[0] = result;
+    x[1..4].fill(0);
+}
+
+/// Starts the CPU with these affinity fields in hyp, from where it enters the host at `entry`.
+fn cpu_on(mpidr: u64, entry: u64, context: u64) -> u64 {
+    let Some(cpu) = mpidrs().iter().position(|&known| known == mpidr) else {
+        return INVALID_PARAMETERS;
+    };
+    let start = &STARTS[cpu];
+    if start.pending.swap(true, Ordering::Acquire) {
+        return ON_PENDING;
+    }
+    start.entry.store(entry, Ordering::Relaxed);
+    start.context.store(context, Ordering::Relaxed);
+    // Roots are aligned to pages, so the number fits below.
+    let root_and_cpu = hypervisor().hyp().root().get() | cpu as u64;
+    ThisCpu.publish();
+    let result = smc(CPU_ON_64, [mpidr, secondary_entry().get(), root_and_cpu]);
+    if result != SUCCESS {
+        start.pending.store(false, Ordering::Release);
+    }
+    result
+}
+
+/// Where this CPU, just switched on, enters the host, and with what in x0.
+pub(crate) fn take_start() -> (u64, u64) {
+    let start = &STARTS[ThisCpu.id() as usize];
+    let taken = (
+        start.entry.load(Ordering::Relaxed),
+        start.context.load(Ordering::Relaxed),
+    );
+    start.pending.store(false, Ordering::Release);
+    taken
+}
+
+/// Calls the firmware.
+fn smc(function: u64, arguments: [u64; 3]) -> u64 {
+    let result;
+    // SAFETY: the calls made here return to the next instruction, or never; SMCCC lets the firmware change
+    // x0 to x17 and no memory of ours.
+    unsafe {
+        asm!(
+            "smc #0",
+            inout("x0") function => result,
+            inout("x1") arguments[0] => _,
+            inout("x2") arguments[1] => _,
+            inout("x3") arguments[2] => _,
+            out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
+            out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _,
+            options(nostack)
+        );
+    }
+    result
+}

@@ -1,0 +1,96 @@
+//! What the vectors in `vectors.s` call.
+
+use hyp::abort::{Injection, Outcome, Trap};
+
+use crate::arch::{isb, read_register, write_register};
+use crate::cpu::ThisCpu;
+use crate::el2::hypervisor;
+use crate::panic::{stop_if_asked, unexpected};
+use crate::psci;
+
+/// ESR_EL2.EC: SMC from AArch64, trapped by HCR_EL2.TSC.
+const EC_SMC64: u64 = 0x17;
+
+/// The registers of what was interrupted, as `vectors.s` stores them.
+#[repr(C)]
+struct Frame {
+    x: [u64; 31],
+    elr: u64,
+    spsr: u64,
+    _align: u64,
+}
+
+/// What each entry of the vector table stands for, and after them what `own_sync` adds.
+const SLOTS: [&str; 17] = [
+    "synchronous exception on SP_EL0",
+    "IRQ on SP_EL0",
+    "FIQ on SP_EL0",
+    "SError on SP_EL0",
+    "synchronous exception at EL2",
+    "IRQ at EL2",
+    "FIQ at EL2",
+    "SError at EL2",
+    "synchronous exception from the host",
+    "IRQ from the host",
+    "FIQ from the host",
+    "SError from the host",
+    "synchronous exception from AArch32",
+    "IRQ from AArch32",
+    "FIQ from AArch32",
+    "SError from AArch32",
+    "EL2's stack ran out",
+];
+
+/// The host's synchronous exceptions. Changes to the frame are what it resumes with.
+#[unsafe(no_mangle)]
+extern "C" fn host_sync(frame: &mut Frame) {
+    stop_if_asked();
+    let trap = Trap {
+        esr: read_register!(esr_el2),
+        far: read_register!(far_el2),
+        hpfar: read_register!(hpfar_el2),
+        elr: frame.elr,
+        spsr: frame.spsr,
+        sctlr_el1: read_register!(sctlr_el1),
+    };
+    match hypervisor().handle_trap(&ThisCpu, &trap, &mut frame.x) {
+        Outcome::Resume => {}
+        Outcome::Inject(injection) => inject(frame, &injection),
+        Outcome::Unhandled if trap.exception_class() == EC_SMC64 => {
+            psci::handle_host_smc(&mut frame.x);
+            // A trapped SMC has not been executed: the host continues after it.
+            frame.elr = frame.elr.wrapping_add(4);
+        }
+        Outcome::Unhandled => inject(frame, &trap.undefined()),
+    }
+}
+
+/// Makes the host take an exception at EL1.
+fn inject(frame: &mut Frame, injection: &Injection) {
+    // SAFETY: EL1's exception registers are the host's; hyp does not use them.
+    unsafe {
+        write_register!(esr_el1, injection.esr_el1);
+        write_register!(far_el1, injection.far_el1);
+        write_register!(elr_el1, injection.elr_el1);
+        write_register!(spsr_el1, injection.spsr_el1);
+    }
+    frame.elr = read_register!(vbar_el1).wrapping_add(injection.vector);
+    frame.spsr = injection.spsr_el2;
+}
+
+/// Everything else: hyp masks interrupts at EL2, routes the host's to EL1, and does not fault.
+#[unsafe(no_mangle)]
+extern "C" fn unexpected_exception(frame: &Frame, slot: usize) -> ! {
+    let what = SLOTS.get(slot).copied().unwrap_or("exception");
+    unexpected(what, frame.elr, frame.x[29])
+}
+
+/// Has this CPU take its exceptions to EL2 here.
+pub(crate) fn install() {
+    unsafe extern "C" {
+        static el2_vectors: u8;
+    }
+    // SAFETY: the table is what vectors.s says, aligned to 2 KiB, in code that is mapped for good.
+    unsafe { write_register!(vbar_el2, &raw const el2_vectors as u64) }
+    isb();
+}
