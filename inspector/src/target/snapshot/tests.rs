@@ -171,13 +171,14 @@ fn a_recording_of_a_snapshot_is_the_snapshot() {
 fn truncated_anywhere_it_says_so() {
     let file = write::encode(&sample()).unwrap();
     for length in 0..file.len() {
-        let error = open_bytes(&file[..length]).unwrap_err().to_string();
-        let clear = match length {
-            0..4 => error.contains("no snapshot"),
-            _ => error.contains("truncated or damaged"),
-        };
-        assert!(clear && !error.contains('\n'), "{length}: {error}");
+        let error = read::parse(&file[..length]).unwrap_err();
+        assert!(error.contains("truncated or damaged"), "{length}: {error}");
+        assert!(!error.contains('\n'), "{length}: {error}");
     }
+    let error = open_bytes(&file[..file.len() - 1]).unwrap_err().to_string();
+    assert!(error.contains("truncated or damaged: "), "{error}");
+    let error = open_bytes(&file[..3]).unwrap_err().to_string();
+    assert!(error.contains("no snapshot"), "{error}");
     let longer = [&file[..], b"x"].concat();
     let error = open_bytes(&longer).unwrap_err().to_string();
     assert!(error.contains("bytes are there"), "{error}");
