@@ -118,7 +118,7 @@ pub struct Descriptor {
     pub shape: Shape,
     /// Output address of a leaf, or address of the next table; also of a reserved word that has one.
     pub oa: Option<u64>,
-    /// Attributes of a leaf by itself, before what the tables above it take away.
+    /// Attributes of a leaf.
     pub attributes: Option<Attributes>,
     /// Software bits 58:55.
     pub sw: u8,
@@ -130,6 +130,7 @@ pub struct Descriptor {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Limits {
     no_write: bool,
+    no_el0: bool,
     no_execute: bool,
     no_execute_el0: bool,
 }
@@ -144,31 +145,24 @@ impl Limits {
         if regime.hpd {
             return self;
         }
-        // APTable[1] (bit 62) takes writes away. APTable[0] (bit 61) takes EL0's data accesses away,
-        // which `Attributes` does not tell apart. Bit 60 is XNTable with one privilege level and
-        // UXNTable with two, where bit 59 is PXNTable.
-        let (bit_60, bit_59) = (table >> 60 & 1 != 0, table >> 59 & 1 != 0);
+        let bit = |n: u32| table >> n & 1 != 0;
+        // With one privilege level APTable[0] and PXNTable are RES0, and bit 60 is XNTable.
         Self {
-            no_write: self.no_write | (table >> 62 & 1 != 0),
-            no_execute: self.no_execute | if e2h { bit_59 } else { bit_60 },
-            no_execute_el0: self.no_execute_el0 | bit_60,
-        }
-    }
-
-    /// A leaf's attributes under these limits.
-    #[must_use]
-    pub fn apply(self, attributes: Attributes) -> Attributes {
-        Attributes {
-            write: attributes.write && !self.no_write,
-            execute: attributes.execute && !self.no_execute,
-            execute_el0: attributes.execute_el0 && !self.no_execute_el0,
-            ..attributes
+            no_write: self.no_write | bit(62),
+            no_el0: self.no_el0 | e2h & bit(61),
+            no_execute: self.no_execute | if e2h { bit(59) } else { bit(60) },
+            no_execute_el0: self.no_execute_el0 | bit(60),
         }
     }
 }
 
-/// Decodes a word that stands in a table of `level` (−1…3).
+/// Decodes a word that stands in a table of `level` (−1…3), by itself.
 pub fn decode(regime: &Regime, level: i8, raw: u64) -> Descriptor {
+    decode_below(regime, Limits::default(), level, raw)
+}
+
+/// Decodes a word that stands in a table of `level` (−1…3), below tables with these limits.
+pub fn decode_below(regime: &Regime, limits: Limits, level: i8, raw: u64) -> Descriptor {
     let mut descriptor = Descriptor {
         raw,
         shape: Shape::Invalid,
@@ -202,7 +196,7 @@ pub fn decode(regime: &Regime, level: i8, raw: u64) -> Descriptor {
     let address = form.address(raw);
     descriptor.oa = Some(address);
     if descriptor.shape != Shape::Table {
-        descriptor.attributes = Some(attributes(regime, raw));
+        descriptor.attributes = Some(attributes(regime, limits, raw));
     }
     descriptor.fault = if address >> regime.oa_bits != 0 {
         Some(Fault::Beyond {
@@ -320,7 +314,7 @@ fn leaf_res0(stage: Stage) -> u64 {
 }
 
 /// The attributes of a leaf.
-fn attributes(regime: &Regime, raw: u64) -> Attributes {
+fn attributes(regime: &Regime, limits: Limits, raw: u64) -> Attributes {
     let bit = |n: u32| raw >> n & 1 != 0;
     // With HD=1, DBM=1 says "writable, and clean as long as the write permission is absent".
     let clean = regime.hd && bit(51);
@@ -338,12 +332,18 @@ fn attributes(regime: &Regime, raw: u64) -> Attributes {
         }
         Stage::One { e2h } => {
             // AP[2] (bit 7) takes writes away; AP[1] (bit 6) gives EL0 access where there is an EL0.
-            let write = !bit(7) || clean;
-            let allowed = !(regime.wxn && write);
-            let el0 = !bit(54) && allowed;
-            // What EL0 may write, EL2 does not execute.
-            let el2 = !bit(53) && allowed && !(write && bit(6));
-            (true, write, if e2h { el2 } else { el0 }, el0)
+            let write = (!bit(7) || clean) && !limits.no_write;
+            let wxn = regime.wxn && write;
+            let el0_writes = write && bit(6) && !limits.no_el0;
+            if e2h {
+                // What EL0 may write, EL2 does not execute.
+                let el2_never = bit(53) || limits.no_execute || wxn || el0_writes;
+                let el0_never = bit(54) || limits.no_execute_el0 || regime.wxn && el0_writes;
+                (true, write, !el2_never, !el0_never)
+            } else {
+                let execute = !(bit(54) || limits.no_execute || wxn);
+                (true, write, execute, execute)
+            }
         }
     };
     let memory = match regime.stage {

@@ -194,6 +194,7 @@ const VNCR: Spec = flag(
     "by an access through VNCR_EL2",
 );
 
+#[rustfmt::skip]
 const INSTRUCTION_ABORT: &[Spec] = &[
     ERROR_SET,
     FAR_NOT_VALID,
@@ -202,15 +203,11 @@ const INSTRUCTION_ABORT: &[Spec] = &[
     field("IFSC", 5, 0, STATUS),
 ];
 
+#[rustfmt::skip]
 const DATA_ABORT: &[Spec] = &[
     flag("ISV", 24, "no access syndrome", "access syndrome valid"),
     VNCR,
-    field(
-        "SET",
-        12,
-        11,
-        Meaning::Text("error type of an external abort, or LD64B/ST64B kind"),
-    ),
+    field("SET", 12, 11, Meaning::Text("error type of an external abort, or LD64B/ST64B kind")),
     FAR_NOT_VALID,
     EXTERNAL,
     MAINTENANCE,
@@ -220,36 +217,16 @@ const DATA_ABORT: &[Spec] = &[
 ];
 
 /// With ISV=1, bits 23:14 say what the instruction accessed.
+#[rustfmt::skip]
 const DATA_ABORT_VALID: &[Spec] = &[
     flag("ISV", 24, "no access syndrome", "access syndrome valid"),
-    field(
-        "SAS",
-        23,
-        22,
-        Meaning::Values(&[(0, "byte"), (1, "halfword"), (2, "word"), (3, "doubleword")]),
-    ),
+    field("SAS", 23, 22, Meaning::Values(&[(0, "byte"), (1, "halfword"), (2, "word"), (3, "doubleword")])),
     flag("SSE", 21, "no sign extension", "sign-extends"),
-    field(
-        "SRT",
-        20,
-        16,
-        Meaning::With(|n| {
-            if n == 31 {
-                "xzr".to_owned()
-            } else {
-                format!("x{n}")
-            }
-        }),
-    ),
+    field("SRT", 20, 16, Meaning::With(|n| { if n == 31 { "xzr".to_owned() } else { format!("x{n}") } })),
     flag("SF", 15, "32-bit register", "64-bit register"),
     flag("AR", 14, "no acquire or release", "acquire or release"),
     VNCR,
-    field(
-        "SET",
-        12,
-        11,
-        Meaning::Text("error type of an external abort, or LD64B/ST64B kind"),
-    ),
+    field("SET", 12, 11, Meaning::Text("error type of an external abort, or LD64B/ST64B kind")),
     FAR_NOT_VALID,
     EXTERNAL,
     MAINTENANCE,
@@ -272,111 +249,57 @@ const BREAK: &[Spec] = &[field(
     Meaning::With(|imm| format!("#{imm:#x}")),
 )];
 
+#[rustfmt::skip]
 const WAIT: &[Spec] = &[
     flag("CV", 24, "COND not valid", "COND valid"),
     field("COND", 23, 20, Meaning::Text("condition code")),
-    field(
-        "RN",
-        9,
-        5,
-        Meaning::With(|n| format!("timeout in x{n}, where RV=1")),
-    ),
+    field("RN", 9, 5, Meaning::With(|n| format!("timeout in x{n}, where RV=1"))),
     flag("RV", 2, "RN not valid", "RN valid"),
-    field(
-        "TI",
-        1,
-        0,
-        Meaning::Values(&[(0, "WFI"), (1, "WFE"), (2, "WFIT"), (3, "WFET")]),
-    ),
+    field("TI", 1, 0, Meaning::Values(&[(0, "WFI"), (1, "WFE"), (2, "WFIT"), (3, "WFET")])),
 ];
 
+#[rustfmt::skip]
 const SYSTEM: &[Spec] = &[
     field("Op0", 21, 20, Meaning::Text("op0")),
     field("Op2", 19, 17, Meaning::Text("op2")),
     field("Op1", 16, 14, Meaning::Text("op1")),
     field("CRn", 13, 10, Meaning::Text("CRn")),
-    field(
-        "Rt",
-        9,
-        5,
-        Meaning::With(|n| {
-            if n == 31 {
-                "xzr".to_owned()
-            } else {
-                format!("x{n}")
-            }
-        }),
-    ),
+    field("Rt", 9, 5, Meaning::With(|n| { if n == 31 { "xzr".to_owned() } else { format!("x{n}") } })),
     field("CRm", 4, 1, Meaning::Text("CRm")),
     flag("Direction", 0, "write (MSR)", "read (MRS)"),
 ];
 
+const ERROR_TYPE: Meaning = Meaning::Values(&[
+    (0, "uncontainable"),
+    (1, "unrecoverable"),
+    (2, "restartable"),
+    (3, "recoverable"),
+    (6, "corrected"),
+]);
+
+#[rustfmt::skip]
 const SERROR: &[Spec] = &[
-    flag(
-        "IDS",
-        24,
-        "architectural syndrome",
-        "implementation-defined syndrome",
-    ),
-    field(
-        "ISS",
-        23,
-        14,
-        Meaning::Text("implementation defined where IDS=1"),
-    ),
-    flag(
-        "IESB",
-        13,
-        "not by the implicit barrier",
-        "synchronized by the implicit barrier",
-    ),
-    field(
-        "AET",
-        12,
-        10,
-        Meaning::Values(&[
-            (0, "uncontainable"),
-            (1, "unrecoverable"),
-            (2, "restartable"),
-            (3, "recoverable"),
-            (6, "corrected"),
-        ]),
-    ),
+    flag("IDS", 24, "architectural syndrome", "implementation-defined syndrome"),
+    field("ISS", 23, 14, Meaning::Text("implementation defined where IDS=1")),
+    flag("IESB", 13, "not by the implicit barrier", "synchronized by the implicit barrier"),
+    field("AET", 12, 10, ERROR_TYPE),
     EXTERNAL,
-    field(
-        "ISS",
-        8,
-        6,
-        Meaning::Text("implementation defined where IDS=1"),
-    ),
-    field(
-        "DFSC",
-        5,
-        0,
-        Meaning::Values(&[(0, "uncategorized"), (0x11, "asynchronous SError")]),
-    ),
+    field("ISS", 8, 6, Meaning::Text("implementation defined where IDS=1")),
+    field("DFSC", 5, 0, Meaning::Values(&[(0, "uncategorized"), (0x11, "asynchronous SError")])),
 ];
 
 const BREAKPOINT: &[Spec] = &[field("IFSC", 5, 0, STATUS)];
 
+#[rustfmt::skip]
 const STEP: &[Spec] = &[
     flag("ISV", 24, "EX not valid", "EX valid"),
-    flag(
-        "EX",
-        6,
-        "no load-exclusive was stepped",
-        "a load-exclusive was stepped",
-    ),
+    flag("EX", 6, "no load-exclusive was stepped", "a load-exclusive was stepped"),
     field("IFSC", 5, 0, STATUS),
 ];
 
+#[rustfmt::skip]
 const WATCHPOINT: &[Spec] = &[
-    field(
-        "WPT",
-        23,
-        18,
-        Meaning::With(|n| format!("watchpoint {n}, where WPTV=1")),
-    ),
+    field("WPT", 23, 18, Meaning::With(|n| format!("watchpoint {n}, where WPTV=1"))),
     flag("WPTV", 17, "WPT not valid", "WPT valid"),
     flag("WPF", 16, "the address matched", "may be a false match"),
     flag("FnP", 15, "FAR is precise", "FAR may be imprecise"),

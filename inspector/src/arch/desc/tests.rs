@@ -151,28 +151,53 @@ fn execute_never_with_and_without_xnx() {
 
 #[test]
 fn table_attributes_limit_what_is_below() {
+    let below = |regime: &Regime, table: u64, leaf: u64| {
+        let limits = Limits::default().below(regime, table);
+        let at = decode_below(regime, limits, 3, leaf).attributes.unwrap();
+        (at.write, at.execute, at.execute_el0)
+    };
     let regime = stage1(true);
-    let all = leaf(&regime, 3, 0x4000_0403).2;
-    let below = |table: u64| Limits::default().below(&regime, table).apply(all);
-    assert_eq!(below(3), all);
-    assert!(!below(1 << 62).write);
-    let no_el0 = below(1 << 60);
-    assert!(no_el0.execute && !no_el0.execute_el0);
-    let no_el2 = below(1 << 59);
-    assert!(!no_el2.execute && no_el2.execute_el0);
-
+    for (table, leaf, expected) in [
+        (3, 0x4000_0403, (true, true, true)),
+        (3 | 1 << 62, 0x4000_0403, (false, true, true)),
+        (3 | 1 << 60, 0x4000_0403, (true, true, false)),
+        (3 | 1 << 59, 0x4000_0403, (true, false, true)),
+        // EL0 may write it, so that EL2 may not execute it; unless a table takes that away.
+        (3, 0x4000_0443, (true, false, true)),
+        (3 | 1 << 62, 0x4000_0443, (false, true, true)),
+        (3 | 1 << 61, 0x4000_0443, (true, true, true)),
+    ] {
+        assert_eq!(
+            below(&regime, table, leaf),
+            expected,
+            "{table:#x} {leaf:#x}"
+        );
+    }
+    let all = 3 | 0x1f << 59;
     let free = Regime {
         hpd: true,
         ..regime
     };
-    let at = Limits::default().below(&free, 0xf << 59).apply(all);
-    assert_eq!(at, all, "HPD=1 turns them off");
-
+    assert_eq!(
+        below(&free, all, 0x4000_0403),
+        (true, true, true),
+        "HPD=1 turns them off"
+    );
     let single = stage1(false);
-    let at = Limits::default().below(&single, 1 << 60).apply(all);
-    assert!(!at.execute && !at.execute_el0);
-    let at = Limits::default().below(&stage2(), 0x1f << 59).apply(all);
-    assert_eq!(at, all, "stage 2 tables carry no attributes");
+    assert_eq!(
+        below(&single, 3 | 1 << 60, 0x4000_0443),
+        (true, false, false)
+    );
+    assert_eq!(
+        below(&single, 3 | 1 << 59, 0x4000_0443),
+        (true, true, true),
+        "PXNTable is RES0"
+    );
+    assert_eq!(
+        below(&stage2(), all, 0x4000_07ff),
+        (true, true, true),
+        "stage 2 has none"
+    );
 }
 
 #[test]

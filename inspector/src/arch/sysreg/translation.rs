@@ -13,12 +13,14 @@ const CNP: Spec = flag(
 /// With 52-bit tables, bits 5:2 are PA\[51:48\].
 const BADDR: Spec = field("BADDR", 47, 1, Meaning::Address(1));
 
+#[rustfmt::skip]
 pub(super) const VTTBR: &[Spec] = &[
     field("VMID", 63, 48, Meaning::With(|vmid| format!("VMID {vmid}"))),
     BADDR,
     CNP,
 ];
 
+#[rustfmt::skip]
 pub(super) const TTBR0: &[Spec] = &[
     field("ASID", 63, 48, Meaning::With(|asid| format!("ASID {asid}"))),
     BADDR,
@@ -84,67 +86,25 @@ const OUTER0: Spec = field("ORGN0", 11, 10, CACHED);
 const SHARED0: Spec = field("SH0", 13, 12, SHARED);
 const GRANULE0: Spec = field("TG0", 15, 14, GRANULE);
 
+const START_LEVEL: Meaning = Meaning::Values(&[
+    (0, "start level 2 with 4K, 3 with 16K and 64K"),
+    (1, "start level 1 with 4K, 2 with 16K and 64K"),
+    (2, "start level 0 with 4K, 1 with 16K and 64K"),
+    (3, "start level 3 with 4K, 0 with 16K"),
+]);
+
+#[rustfmt::skip]
 pub(super) const VTCR: &[Spec] = &[
-    flag(
-        "HDBSS",
-        45,
-        "dirty state not tracked",
-        "dirty state tracked (FEAT_HDBSS)",
-    ),
-    flag(
-        "HAFT",
-        44,
-        "no access flag in tables",
-        "access flag in table descriptors (FEAT_HAFT)",
-    ),
-    flag(
-        "TL0",
-        41,
-        "TopLevel0 off",
-        "TopLevel0 permission on (FEAT_THE)",
-    ),
-    flag(
-        "GCSH",
-        40,
-        "no check of guarded stacks",
-        "guarded control stacks checked (FEAT_THE)",
-    ),
-    flag(
-        "D128",
-        38,
-        "64-bit descriptors",
-        "128-bit descriptors (FEAT_D128)",
-    ),
-    flag(
-        "S2POE",
-        37,
-        "no permission overlay",
-        "permission overlay (FEAT_S2POE)",
-    ),
-    flag(
-        "S2PIE",
-        36,
-        "direct permissions",
-        "indirect permissions (FEAT_S2PIE)",
-    ),
-    flag(
-        "TL1",
-        35,
-        "TopLevel1 off",
-        "TopLevel1 permission on (FEAT_THE)",
-    ),
-    flag(
-        "AssuredOnly",
-        34,
-        "bit 58 of a leaf is software's",
-        "bit 58 of a leaf is AssuredOnly (FEAT_THE)",
-    ),
-    flag(
-        "SL2",
-        33,
-        "start level by SL0",
-        "start level -1 with SL0=0, 4K and DS=1",
-    ),
+    flag("HDBSS", 45, "dirty state not tracked", "dirty state tracked (FEAT_HDBSS)"),
+    flag("HAFT", 44, "no access flag in tables", "access flag in table descriptors (FEAT_HAFT)"),
+    flag("TL0", 41, "TopLevel0 off", "TopLevel0 permission on (FEAT_THE)"),
+    flag("GCSH", 40, "no check of guarded stacks", "guarded control stacks checked (FEAT_THE)"),
+    flag("D128", 38, "64-bit descriptors", "128-bit descriptors (FEAT_D128)"),
+    flag("S2POE", 37, "no permission overlay", "permission overlay (FEAT_S2POE)"),
+    flag("S2PIE", 36, "direct permissions", "indirect permissions (FEAT_S2PIE)"),
+    flag("TL1", 35, "TopLevel1 off", "TopLevel1 permission on (FEAT_THE)"),
+    flag("AssuredOnly", 34, "bit 58 of a leaf is software's", "bit 58 of a leaf is AssuredOnly (FEAT_THE)"),
+    flag("SL2", 33, "start level by SL0", "start level -1 with SL0=0, 4K and DS=1"),
     pair("DS", 32, FORMAT),
     field("RES1", 31, 31, Meaning::Res1),
     flag("NSA", 30, "Secure only", "Secure only"),
@@ -161,21 +121,12 @@ pub(super) const VTCR: &[Spec] = &[
     SHARED0,
     OUTER0,
     INNER0,
-    field(
-        "SL0",
-        7,
-        6,
-        Meaning::Values(&[
-            (0, "start level 2 with 4K, 3 with 16K and 64K"),
-            (1, "start level 1 with 4K, 2 with 16K and 64K"),
-            (2, "start level 0 with 4K, 1 with 16K and 64K"),
-            (3, "start level 3 with 4K, 0 with 16K"),
-        ]),
-    ),
+    field("SL0", 7, 6, START_LEVEL),
     SIZE0,
 ];
 
 /// HCR_EL2.E2H = 0: one range.
+#[rustfmt::skip]
 pub(super) const TCR_E2H0: &[Spec] = &[
     pair("MTX", 33, TAGGED),
     pair("DS", 32, FORMAT),
@@ -200,36 +151,17 @@ pub(super) const TCR_E2H0: &[Spec] = &[
 ];
 
 /// HCR_EL2.E2H = 1: two ranges, as TCR_EL1.
+#[rustfmt::skip]
 pub(super) const TCR_E2H1: &[Spec] = &[
     pair("MTX1", 61, TAGGED),
     pair("MTX0", 60, TAGGED),
     pair("DS", 59, FORMAT),
     pair("TCMA1", 58, UNCHECKED),
     pair("TCMA0", 57, UNCHECKED),
-    flag(
-        "E0PD1",
-        56,
-        "EL0 accesses walk",
-        "EL0 accesses fault at once (FEAT_E0PD)",
-    ),
-    flag(
-        "E0PD0",
-        55,
-        "EL0 accesses walk",
-        "EL0 accesses fault at once (FEAT_E0PD)",
-    ),
-    flag(
-        "NFD1",
-        54,
-        "non-fault accesses walk",
-        "non-fault EL0 accesses fault at once",
-    ),
-    flag(
-        "NFD0",
-        53,
-        "non-fault accesses walk",
-        "non-fault EL0 accesses fault at once",
-    ),
+    flag("E0PD1", 56, "EL0 accesses walk", "EL0 accesses fault at once (FEAT_E0PD)"),
+    flag("E0PD0", 55, "EL0 accesses walk", "EL0 accesses fault at once (FEAT_E0PD)"),
+    flag("NFD1", 54, "non-fault accesses walk", "non-fault EL0 accesses fault at once"),
+    flag("NFD0", 53, "non-fault accesses walk", "non-fault EL0 accesses fault at once"),
     pair("TBID1", 52, IGNORES),
     pair("TBID0", 51, IGNORES),
     pair("HWU162", 50, HARDWARE),
@@ -265,6 +197,7 @@ pub(super) const TCR_E2H1: &[Spec] = &[
 
 const ATTRIBUTE: Meaning = Meaning::With(|byte| Memory::from_mair(byte, 0).to_string());
 
+#[rustfmt::skip]
 pub(super) const MAIR: &[Spec] = &[
     field("Attr7", 63, 56, ATTRIBUTE),
     field("Attr6", 55, 48, ATTRIBUTE),

@@ -189,7 +189,7 @@ impl Walker<'_> {
                 ia: ia + index * size,
                 level,
             };
-            let decoded = desc::decode(self.regime, level, raw);
+            let decoded = desc::decode_below(self.regime, link.limits, level, raw);
             let kind = match decoded.shape {
                 Shape::Table => {
                     self.follow(link, word, decoded, next);
@@ -202,7 +202,7 @@ impl Walker<'_> {
             };
             self.walk.entries.push(Entry {
                 oa: decoded.oa,
-                attributes: decoded.attributes.map(|leaf| link.limits.apply(leaf)),
+                attributes: decoded.attributes,
                 problem: decoded.fault.map(|fault| fault.to_string().into()),
                 ..word.entry(size, kind)
             });

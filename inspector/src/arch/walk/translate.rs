@@ -20,8 +20,8 @@ pub struct Step {
     pub at: u64,
     /// Bytes of input address the word covers.
     pub size: u64,
-    /// The word as decoded; `None` when it could not be read. The attributes are its own, before
-    /// what the tables above take away.
+    /// The word as decoded, attributes with what the tables above take away; `None` when it could
+    /// not be read.
     pub descriptor: Option<Descriptor>,
 }
 
@@ -140,7 +140,7 @@ pub fn translate(
                 return Ok(Translation { ia, steps, end });
             }
         };
-        let descriptor = desc::decode(regime, level, raw);
+        let descriptor = desc::decode_below(regime, limits, level, raw);
         step.descriptor = Some(descriptor);
         let size = step.size;
         steps.push(step);
@@ -151,7 +151,7 @@ pub fn translate(
                 level += 1;
             }
             _ => {
-                let end = end(ia, size, &descriptor, limits);
+                let end = end(ia, size, &descriptor);
                 return Ok(Translation { ia, steps, end });
             }
         }
@@ -165,12 +165,12 @@ fn read_word(reader: &mut Reader<'_>, at: u64) -> Result<Result<u64, ReadError>,
 }
 
 /// What it means that `ia` ends in `descriptor`, which covers `size` bytes.
-fn end(ia: u64, size: u64, descriptor: &Descriptor, limits: Limits) -> End {
+fn end(ia: u64, size: u64, descriptor: &Descriptor) -> End {
     match (descriptor.shape, descriptor.oa, descriptor.attributes) {
         (Shape::Block | Shape::Page, Some(oa), Some(attributes)) => End::Mapped {
             oa: oa | ia & (size - 1),
             size,
-            attributes: limits.apply(attributes),
+            attributes,
         },
         (Shape::Invalid, ..) if descriptor.raw == 0 => End::Hole {
             ia: ia & !(size - 1),
