@@ -147,6 +147,12 @@ pub struct Region {
 }
 
 impl Region {
+    /// All of physical memory but its last byte.
+    pub const ALL: Self = Self {
+        base: 0,
+        size: u64::MAX,
+    };
+
     /// Whether `pa` lies inside.
     pub fn contains(self, pa: u64) -> bool {
         pa.checked_sub(self.base)

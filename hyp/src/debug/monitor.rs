@@ -3,7 +3,7 @@
 use super::owners::{Joint, Side, owners};
 use super::registers::{Register, System, from_le};
 use super::walk::{self, Entry, Kind, Regime};
-use super::{Facts, Inferior, PAGE, Pool};
+use super::{Facts, Inferior, PAGE, Pool, Region};
 use core::fmt::{self, Write};
 
 /// Carries out one command line and writes its answer. What is wrong with the line is part of the
@@ -23,16 +23,16 @@ pub fn run(inferior: &impl Inferior, line: &[u8], out: &mut impl Write) -> fmt::
     }
     match (command, argument) {
         ("help", None) => out.write_str(HELP),
-        ("s2", range) => match parse_range(range, 1 << Regime::HostS2.ia_bits()) {
-            Ok((start, end)) => write_s2(inferior, start, end, out),
+        ("s2", range) => match parse_range(range) {
+            Ok(range) => write_s2(inferior, range, out),
             Err(reason) => reason.write("s2", out),
         },
-        ("owners", range) => match parse_range(range, u64::MAX) {
-            Ok((start, end)) => write_owners(inferior, start, end, out),
+        ("owners", range) => match parse_range(range) {
+            Ok(range) => write_owners(inferior, range, out),
             Err(reason) => reason.write("owners", out),
         },
         ("page", Some(address)) => match parse_number(address) {
-            Ok(pa) => write_page(inferior, pa & !(PAGE - 1), out),
+            Ok(pa) => write_page(inferior, page_of(pa).base, out),
             Err(reason) => reason.write("page", out),
         },
         ("page", None) => writeln!(out, "page: which one? `monitor page 0x48000000`"),
@@ -89,24 +89,32 @@ fn parse_number(text: &str) -> Result<u64, BadArgument<'_>> {
     .map_err(|_| BadArgument::Number(text))
 }
 
-/// `A..B`, or `A` for the page of that address, or nothing for all up to `limit`.
-fn parse_range(text: Option<&str>, limit: u64) -> Result<(u64, u64), BadArgument<'_>> {
+/// `A..B`, or `A` for the page of that address, or nothing for everything.
+fn parse_range(text: Option<&str>) -> Result<Region, BadArgument<'_>> {
     let Some(text) = text else {
-        return Ok((0, limit));
+        return Ok(Region::ALL);
     };
     let Some((start, end)) = text.split_once("..") else {
-        let start = parse_number(text)? & !(PAGE - 1);
-        return Ok((start, start.saturating_add(PAGE)));
+        return Ok(page_of(parse_number(text)?));
     };
-    let (start, end) = (parse_number(start)?, parse_number(end)?);
-    if start >= end {
+    let (base, end) = (parse_number(start)?, parse_number(end)?);
+    if base >= end {
         return Err(BadArgument::Order(text));
     }
-    Ok((start, end.min(limit)))
+    let size = end - base;
+    Ok(Region { base, size })
 }
 
-fn write_s2(inferior: &impl Inferior, start: u64, end: u64, out: &mut impl Write) -> fmt::Result {
-    let mut ia = start;
+fn page_of(address: u64) -> Region {
+    Region {
+        base: address & !(PAGE - 1),
+        size: PAGE,
+    }
+}
+
+fn write_s2(inferior: &impl Inferior, range: Region, out: &mut impl Write) -> fmt::Result {
+    let mut ia = range.base;
+    let end = range.end();
     let mut run: Option<(Entry, u64)> = None;
     while ia < end {
         let entry = walk::lookup(inferior, Regime::HostS2, ia);
@@ -196,14 +204,9 @@ fn write_entry(entry: &Entry, out: &mut impl Write) -> fmt::Result {
     }
 }
 
-fn write_owners(
-    inferior: &impl Inferior,
-    start: u64,
-    end: u64,
-    out: &mut impl Write,
-) -> fmt::Result {
+fn write_owners(inferior: &impl Inferior, range: Region, out: &mut impl Write) -> fmt::Result {
     let mut result = Ok(());
-    owners(inferior, start, end, |joint| {
+    owners(inferior, range, |joint| {
         result = write_joint(joint, out);
         result.is_ok()
     });
@@ -226,7 +229,7 @@ fn write_page(inferior: &impl Inferior, pa: u64, out: &mut impl Write) -> fmt::R
     let facts = inferior.facts();
     writeln!(out, "page {pa:#x}")?;
     if facts.is_ram(pa) {
-        write_owners(inferior, pa, pa.saturating_add(PAGE), out)?;
+        write_owners(inferior, page_of(pa), out)?;
     } else {
         writeln!(out, "not RAM")?;
     }

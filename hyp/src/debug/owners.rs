@@ -5,7 +5,7 @@
 //! is the host's: it is mapped when the host first touches it.
 
 use super::walk::{self, Entry, Kind, Regime};
-use super::{Inferior, PAGE};
+use super::{Inferior, PAGE, Region};
 use core::fmt;
 
 /// What one side says of a page.
@@ -122,18 +122,13 @@ fn joint_at(inferior: &impl Inferior, pa: u64, end: u64) -> Joint {
     }
 }
 
-/// Visits all RAM from `start` to `end` in order, neighbours in the same joint state as one, until
-/// `visit` returns false.
-pub fn owners(
-    inferior: &impl Inferior,
-    start: u64,
-    end: u64,
-    mut visit: impl FnMut(&Joint) -> bool,
-) {
+/// Visits the RAM in `range` in order, neighbours in the same joint state as one, until `visit` returns
+/// false. A page is visited from its start.
+pub fn owners(inferior: &impl Inferior, range: Region, mut visit: impl FnMut(&Joint) -> bool) {
     let mut run: Option<Joint> = None;
     for region in inferior.facts().ram {
-        let mut pa = region.base.max(start & !(PAGE - 1));
-        let end = region.end().min(end);
+        let mut pa = region.base.max(range.base & !(PAGE - 1));
+        let end = region.end().min(range.end());
         while pa < end {
             let next = joint_at(inferior, pa, end);
             pa = next.pa + next.size;
@@ -165,19 +160,26 @@ mod tests {
     use super::*;
     use std::prelude::rust_2024::*;
 
-    fn all(fake: &Fake, start: u64, end: u64) -> Vec<(u64, u64, Owner, Side, Side)> {
+    fn all(fake: &Fake, range: Region) -> Vec<(u64, u64, Owner, Side, Side)> {
         let mut rows = Vec::new();
-        owners(fake, start, end, |j| {
+        owners(fake, range, |j| {
             rows.push((j.pa, j.size, j.owner(), j.host, j.hyp));
             true
         });
         rows
     }
 
+    fn pages(base: u64, count: u64) -> Region {
+        Region {
+            base,
+            size: count * PAGE,
+        }
+    }
+
     #[test]
     fn every_joint_state_is_a_row_and_ram_is_covered() {
         use Side::{NoPage, Owned, SharedBorrowed, SharedOwned};
-        let rows = all(&Fake::with_tables(), 0, u64::MAX);
+        let rows = all(&Fake::with_tables(), Region::ALL);
         assert_eq!(
             rows,
             [
@@ -205,7 +207,7 @@ mod tests {
             (0x4010_4020, 0x0180_0000_4000_47ff), // state 0b11
             (0x4010_4028, 0x4000_57fd),           // reserved form
         ]);
-        let rows = all(&fake, 0x4000_2000, 0x4000_6000);
+        let rows = all(&fake, pages(0x4000_2000, 4));
         let sides: Vec<_> = rows.iter().map(|row| (row.2, row.3, row.4)).collect();
         assert_eq!(
             sides,
@@ -222,7 +224,7 @@ mod tests {
     fn an_unreadable_table_hides_only_what_is_below_it() {
         let mut fake = Fake::with_tables();
         fake.words.insert(HOST_ROOT + 8, 0x9000_0003);
-        let rows = all(&fake, 0x4000_0000, 0x4000_2000);
+        let rows = all(&fake, pages(0x4000_0000, 2));
         assert!(rows.iter().all(|row| row.3 == Side::Unknown));
         assert_eq!(rows.iter().map(|row| row.1).sum::<u64>(), 0x2000);
     }
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_visit_ends_when_told_to() {
         let mut rows = 0;
-        owners(&Fake::with_tables(), 0, u64::MAX, |_| {
+        owners(&Fake::with_tables(), Region::ALL, |_| {
             rows += 1;
             rows < 2
         });

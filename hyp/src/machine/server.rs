@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest packet, in bytes.
 const PACKET_SIZE: usize = 64 << 10;
 /// What a client that attaches to a running machine is told first: stopped by SIGINT.
-const STOPPED_ON_ATTACH: &[u8] = b"$T02thread:01;#27";
+const STOPPED_ON_ATTACH: &[u8] = b"$T02thread:01;#04";
 
 /// A running server; dropping it ends the server and its machine.
 #[derive(Debug)]
@@ -80,17 +80,18 @@ fn serve(listener: &TcpListener, machine: Machine, quit: &AtomicBool) {
     let mut buffer = vec![0; PACKET_SIZE];
     let mut running = false;
     while !quit.load(Ordering::Relaxed) {
-        if let Ok((stream, _)) = listener.accept() {
-            if let Ok(link) = Link::new(stream, running) {
-                running = session(&mut stub, link, &mut buffer, quit);
+        if running {
+            // Only a panic of hyp ends this early, and then the other CPUs go on.
+            stub.inferior.run(STEPS_PER_TICK);
+        }
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Ok(link) = Link::new(stream, running) {
+                    running = session(&mut stub, link, &mut buffer, quit);
+                }
+                stub.inferior.let_go();
             }
-            stub.inferior.let_go();
-        } else {
-            if running {
-                // Only a panic of hyp ends this early, and the other CPUs go on.
-                stub.inferior.run(STEPS_PER_TICK);
-            }
-            std::thread::sleep(TICK);
+            Err(_) => std::thread::sleep(TICK),
         }
     }
 }
@@ -108,7 +109,11 @@ fn session(stub: &mut Stub<Machine>, link: Link, buffer: &mut [u8], quit: &Atomi
         let Ok(state) = session else {
             return running;
         };
-        running = matches!(state, GdbStubStateMachine::Running(_));
+        match state {
+            GdbStubStateMachine::Idle(_) => running = false,
+            GdbStubStateMachine::Running(_) => running = true,
+            GdbStubStateMachine::CtrlCInterrupt(_) | GdbStubStateMachine::Disconnected(_) => {}
+        }
         session = match state {
             GdbStubStateMachine::Idle(mut state) => match state.borrow_conn().next_byte() {
                 Ok(Some(byte)) => state.incoming_data(stub, byte),
@@ -124,7 +129,9 @@ fn session(stub: &mut Stub<Machine>, link: Link, buffer: &mut [u8], quit: &Atomi
                 },
             },
             GdbStubStateMachine::CtrlCInterrupt(state) => {
-                state.interrupt_handled(stub, Some(signal(0, Signal::SIGINT)))
+                // One that comes while the machine stands must not stop it at the next continue.
+                let reason = running.then(|| signal(0, Signal::SIGINT));
+                state.interrupt_handled(stub, reason)
             }
             GdbStubStateMachine::Disconnected(state) => {
                 return state.get_reason() == DisconnectReason::Disconnect;
@@ -219,3 +226,6 @@ impl Connection for Link {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

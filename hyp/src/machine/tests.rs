@@ -58,7 +58,7 @@ fn every_start_and_every_run_is_the_same() {
 fn the_start_state_shows_one_of_everything() {
     let machine = Machine::start(4).unwrap();
     let mut seen = Vec::new();
-    owners(&machine, 0, u64::MAX, |joint| {
+    owners(&machine, Region::ALL, |joint| {
         seen.push((joint.owner(), joint.host, joint.hyp));
         true
     });
