@@ -13,8 +13,8 @@ mod regimes;
 use crate::addr::Span;
 use crate::image::Images;
 use crate::model::{
-    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Section, Symbol,
-    System, Tickets, symbol_at,
+    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Symbol, System,
+    Tickets, symbol_at,
 };
 use crate::target::{Target, TargetError};
 use description::Description;
@@ -56,6 +56,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         problems,
         hypervisor: description.hypervisor(&cpus),
         facts,
+        physvirt_offset: Some(description.physvirt_offset),
         ram: description.ram,
         regimes,
         owners,
@@ -115,6 +116,7 @@ fn without_hypervisor(cpus: Vec<Cpu>, symbols: Vec<Symbol>, problems: Vec<String
             value: "none".to_owned(),
             source: "neither symbols nor a self-description".to_owned(),
         }],
+        physvirt_offset: None,
         ram: Vec::new(),
         regimes: Vec::new(),
         owners: Vec::new(),
@@ -245,16 +247,21 @@ fn read_pools(
 }
 
 /// The physical memory that a snapshot must hold besides what a capture reads, so that more can be
-/// asked of it: the hypervisor's own memory, but not its code, nor pages of pools, of which the
-/// capture reads the tables.
+/// asked of it: the hypervisor's own, but not the pages of its pools, of which the capture reads
+/// those in use. Larger sections than any hypervisor has are left out.
 pub fn own_memory(system: &System) -> Vec<Span> {
+    const LIMIT: u64 = 64 << 20;
     system
         .sections
         .iter()
-        .filter(|section: &&Section| {
-            matches!(section.name.as_str(), "rodata" | "data" | "bss" | "stacks")
+        .filter(|section| {
+            matches!(
+                section.name.as_str(),
+                "text" | "rodata" | "data" | "bss" | "stacks"
+            )
         })
         .map(|section| section.pa)
+        .filter(|span| span.size <= LIMIT)
         .collect()
 }
 

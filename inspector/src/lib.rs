@@ -10,8 +10,10 @@
 //! | names and types of the programs it runs | [`image`] |
 //! | what everything else reads | [`model`] |
 //! | what the hypervisor means by them | [`hypervisor`] |
-//! | how it is shown | [`view`] |
 //! | the embedded machine | [`demo`] |
+//! | opening what the user named | [`session`] |
+//! | how it is shown | [`view`] |
+//! | the command line | [`cli`] |
 
 pub mod addr;
 pub mod target;
@@ -24,6 +26,10 @@ pub mod model;
 
 pub mod hypervisor;
 
+pub mod demo;
+
+pub mod session;
+
 pub mod view;
 
-pub mod demo;
+pub mod cli;

@@ -1,3 +1,7 @@
 //! The `inspector` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inspector::cli::main()
+}

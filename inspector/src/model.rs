@@ -19,6 +19,8 @@ pub struct System {
     pub hypervisor: Hypervisor,
     /// What was found, and where each fact came from.
     pub facts: Vec<Fact>,
+    /// PA − VA, wrapping, of the linear range of EL2.
+    pub physvirt_offset: Option<u64>,
     /// RAM that the hypervisor manages, in order.
     pub ram: Vec<Span>,
     /// Translation regimes in the order of documents: `host-s2`, `hyp-s1`, guests.

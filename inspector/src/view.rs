@@ -6,6 +6,7 @@
 //! | what do the tables say | [`runs()`] | [`runs_table`] |
 //! | who owns what | [`owners()`] | [`owners_table`] |
 //! | everything about one page | [`page()`] | [`page_table`] |
+//! | where does an address lead | [`walk()`] | [`walk_table`] |
 //! | locks, CPUs, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`cpus_table`], [`registers_table`], [`info_table`] |
 
 mod cpus;
@@ -14,6 +15,7 @@ mod locks;
 mod owners;
 mod page;
 mod runs;
+mod walk;
 
 pub use cpus::{TRANSLATION_REGISTERS, cpus_table, registers_table};
 pub use info::{info_table, problems};
@@ -21,6 +23,7 @@ pub use locks::locks_table;
 pub use owners::{OwnerFilter, owners, owners_table};
 pub use page::{Mapping, PageView, TablePage, page, page_table};
 pub use runs::{Run, RunFilter, runs, runs_table};
+pub use walk::{WalkView, shape_name, walk, walk_table};
 
 use crate::model::{JointOwner, Owner, State};
 

@@ -2,7 +2,7 @@
 
 use super::{Cell, Role, Table, address, dash, joint_owner_cell, plain, size_text, state_cell};
 use crate::addr::Span;
-use crate::model::{JointOwner, OwnerRange, System};
+use crate::model::{GuestSide, JointOwner, OwnerRange, System};
 
 /// Which ranges to show; the default is all of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -41,35 +41,41 @@ pub(super) fn clip(range: &OwnerRange, pa: Span) -> Option<OwnerRange> {
     Some(clipped)
 }
 
-/// Ranges of pages as rows.
+/// Ranges of pages as rows; guests and counts have columns where there are any.
 pub fn owners_table(ranges: &[OwnerRange]) -> Table {
-    let mut table = Table::new(&[
-        "PA", "SIZE", "OWNER", "HOST", "HYP", "GUESTS", "COUNT", "RULE",
-    ]);
+    let guests = ranges.iter().any(|range| !range.guests.is_empty());
+    let counts = ranges.iter().any(|range| range.refcount.is_some());
+    let mut table = Table::new(&["PA", "SIZE", "OWNER", "RULE", "HOST", "HYP"]);
+    table.titles.extend(guests.then_some("GUESTS"));
+    table.titles.extend(counts.then_some("COUNT"));
     for range in ranges {
-        let guests = range
-            .guests
-            .iter()
-            .map(|guest| format!("{:#x}@{:#x} {}", guest.handle, guest.ipa, guest.state))
-            .collect::<Vec<_>>();
-        table.rows.push(vec![
+        let mut row = vec![
             address(range.pa.start),
             Cell::new(Role::Address, size_text(range.pa.size)),
             joint_owner_cell(range.owner),
-            state_cell(range.host),
-            state_cell(range.hyp),
-            if guests.is_empty() {
-                dash()
-            } else {
-                Cell::new(Role::Guest, guests.join(", "))
-            },
-            range
-                .refcount
-                .map_or_else(dash, |count| plain(count.to_string())),
             range
                 .rule
                 .map_or_else(|| Cell::new(Role::Problem, "none"), plain),
-        ]);
+            state_cell(range.host),
+            state_cell(range.hyp),
+        ];
+        if guests {
+            row.push(guests_cell(range));
+        }
+        if counts {
+            let count = range.refcount.map(|count| plain(count.to_string()));
+            row.push(count.unwrap_or_else(dash));
+        }
+        table.rows.push(row);
     }
     table
+}
+
+fn guests_cell(range: &OwnerRange) -> Cell {
+    if range.guests.is_empty() {
+        return dash();
+    }
+    let side = |guest: &GuestSide| format!("{:#x}@{:#x} {}", guest.handle, guest.ipa, guest.state);
+    let sides: Vec<_> = range.guests.iter().map(side).collect();
+    Cell::new(Role::Guest, sides.join(", "))
 }

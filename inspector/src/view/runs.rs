@@ -144,10 +144,10 @@ fn follows(entry: &Entry, next: &Entry) -> bool {
         && a.problem == b.problem
 }
 
-/// Runs as rows: one line each, at most 80 columns for 40-bit addresses.
+/// Runs as rows, short enough for 80 columns when the regime's name stands above them.
 pub fn runs_table(system: &System, runs: &[Run]) -> Table {
     let mut table = Table::new(&[
-        "REGIME", "IA", "SIZE", "COUNT", "KIND", "OA", "PERM", "MEM", "STATE", "OWNER",
+        "REGIME", "IA", "SIZE", "KIND", "OA", "PERM", "MEM", "STATE", "OWNER",
     ]);
     for run in runs {
         let entry = run.entry(system);
@@ -155,9 +155,11 @@ pub fn runs_table(system: &System, runs: &[Run]) -> Table {
             Cell::new(Role::Plain, run.regime(system).name.as_str()),
             address(entry.leaf.ia),
             Cell::new(Role::Address, size_text(run.size)),
-            Cell::new(Role::Dim, run.count.to_string()),
             kind_cell(entry),
-            address_or_dash(run.oa(system).map(|oa| oa.start)),
+            match run.oa(system) {
+                Some(oa) if oa.start == entry.leaf.ia => Cell::new(Role::Dim, "= IA"),
+                oa => address_or_dash(oa.map(|oa| oa.start)),
+            },
             permissions(entry),
             memory(entry),
             state_cell(entry.state),

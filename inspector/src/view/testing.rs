@@ -126,6 +126,7 @@ pub(crate) fn system() -> System {
             value: "0x40310000".to_owned(),
             source: "VTTBR_EL2 of CPU 0".to_owned(),
         }],
+        physvirt_offset: Some(0xffff_ffc0_0000_0000),
         ram: vec![Span::new(RAM, 0x40_0000)],
         regimes: vec![
             RegimeCapture {

@@ -23,11 +23,11 @@ fn runs_text(system: &System, filter: &RunFilter) -> String {
 fn neighbours_that_say_the_same_merge() {
     assert_eq!(
         runs_text(&system(), &RunFilter::default()),
-        "host-s2 0x40000000 8K 2 page 0x40000000 rwx normal-wb owned host\n\
-         host-s2 0x40002000 4K 1 page 0x40002000 rwx normal-wb shared-owned host\n\
-         host-s2 0x40310000 8K 2 annotation - - - no-page hyp\n\
-         hyp-s1 0x4040002000 4K 1 page 0x40002000 rwx normal-wb shared-borrowed host\n\
-         hyp-s1 0x4040310000 8K 2 page 0x40310000 rwx normal-wb owned hyp\n"
+        "host-s2 0x40000000 8K page = IA rwx normal-wb owned host\n\
+         host-s2 0x40002000 4K page = IA rwx normal-wb shared-owned host\n\
+         host-s2 0x40310000 8K annotation - - - no-page hyp\n\
+         hyp-s1 0x4040002000 4K page 0x40002000 rwx normal-wb shared-borrowed host\n\
+         hyp-s1 0x4040310000 8K page 0x40310000 rwx normal-wb owned hyp\n"
     );
 }
 
@@ -194,15 +194,37 @@ fn owners_are_cut_to_the_range_asked_for() {
     };
     assert_eq!(
         text(&owners_table(&owners(&system, &filter))),
-        "0x40001000 4K host owned no-page - - J1\n\
-         0x40002000 4K host shared-owned shared-borrowed - - J2\n\
-         0x40003000 4K host owned no-page - - J1\n"
+        "0x40001000 4K host J1 owned no-page\n\
+         0x40002000 4K host J2 shared-owned shared-borrowed\n\
+         0x40003000 4K host J1 owned no-page\n"
     );
     let filter = OwnerFilter {
         pa: None,
         owner: Some(JointOwner::One(Owner::Hyp)),
     };
     assert_eq!(owners(&system, &filter).len(), 1);
+}
+
+#[test]
+fn guests_and_counts_have_columns_where_there_are_any() {
+    let mut system = system();
+    let range = &mut system.owners[1];
+    range.refcount = Some(2);
+    range.guests = vec![crate::model::GuestSide {
+        handle: 0x1000,
+        ipa: 0x8000_0000,
+        state: State::SharedBorrowed,
+    }];
+    let table = owners_table(&system.owners);
+    assert_eq!(table.titles[6..], ["GUESTS", "COUNT"]);
+    let cells = |row: usize| {
+        table.rows[row][6..]
+            .iter()
+            .map(|cell| cell.text.as_str())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(cells(1), ["0x1000@0x80000000 shared-borrowed", "2"]);
+    assert_eq!(cells(0), ["-", "-"]);
 }
 
 #[test]
@@ -287,4 +309,41 @@ fn sizes_have_the_unit_that_divides_them() {
     ] {
         assert_eq!(size_text(bytes), text);
     }
+}
+
+#[test]
+fn a_walk_reads_the_captured_tables() {
+    let mut system = system();
+    let host = &mut system.regimes[0];
+    host.tables[0].words = vec![0; 1024];
+    host.tables[0].words[1] = 0x4031_2003;
+    let hole = walk(&system, "host-s2", 0x8000_0000).expect("the regime is there");
+    assert_eq!(hole.translation.steps.len(), 1);
+    assert!(hole.entry.is_none());
+    let lost = walk(&system, "host-s2", RAM + 0x2004).expect("the regime is there");
+    let steps = walk_table(&lost);
+    assert_eq!(lost.translation.steps.len(), 2);
+    assert_eq!(
+        lost.entry.map(|entry| entry.state),
+        Some(Some(State::SharedOwned))
+    );
+    let first: Vec<_> = steps.rows[0]
+        .iter()
+        .map(|cell| cell.text.as_str())
+        .collect();
+    assert_eq!(
+        first,
+        [
+            "1",
+            "0x40310008",
+            "0x40312003",
+            "[1]",
+            "table",
+            "to 0x40312000"
+        ]
+    );
+    assert!(steps.rows.iter().any(|row| row[4].text == "unreadable"));
+    assert!(walk(&system, "guest-s2:0x1", 0).is_none());
+    let beyond = walk(&system, "host-s2", u64::MAX).expect("the regime is there");
+    assert!(beyond.translation.steps.is_empty());
 }

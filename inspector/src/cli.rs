@@ -1,0 +1,105 @@
+//! The command line: arguments in, text or JSON out.
+//!
+//! Data goes to standard output, everything else to standard error. Exit status: 0 fine, 2 usage,
+//! 3 the target or an input failed or the answer is incomplete.
+
+mod arguments;
+mod commands;
+mod document;
+mod json;
+mod text;
+
+use crate::model::System;
+use crate::session::{Opener, Session};
+use crate::view;
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The target or an input failed, or the answer is incomplete.
+const FAILED: u8 = 3;
+/// How many sentences about what is missing are printed; the rest is counted.
+const MAX_PROBLEMS: usize = 20;
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let stdout = io::stdout();
+    match arguments.task() {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "inspector", &mut script);
+            stdout.lock().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            stdout.lock().write_all(&page)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Save(save) => {
+            let mut session = open(&arguments.opener(&save.target))?;
+            let system = session.save(&save.file)?;
+            Ok(verdict(&system))
+        }
+        Command::Ask(ask) => {
+            let opener = arguments.opener(ask.target());
+            let system = open(&opener)?.capture()?;
+            let answer = commands::answer(&system, &opener.target, &ask)?;
+            let mut out = io::BufWriter::new(stdout.lock());
+            answer.write(arguments.format(), &mut out)?;
+            out.flush()?;
+            Ok(verdict(&system))
+        }
+    }
+}
+
+/// Opens a session and says what is worth knowing about it.
+fn open(opener: &Opener) -> anyhow::Result<Session> {
+    let session = opener.open()?;
+    for note in session.notes() {
+        complain(&note);
+    }
+    Ok(session)
+}
+
+/// Says why the capture is not complete, if so.
+fn verdict(system: &System) -> ExitCode {
+    if system.complete {
+        return ExitCode::SUCCESS;
+    }
+    let problems = view::problems(system);
+    for problem in problems.iter().take(MAX_PROBLEMS) {
+        complain(problem);
+    }
+    if problems.len() > MAX_PROBLEMS {
+        complain(&format!("and {} more", problems.len() - MAX_PROBLEMS));
+    }
+    ExitCode::from(FAILED)
+}
+
+/// A sentence for the user. Nobody is left to tell when standard error is closed.
+fn complain(sentence: &str) {
+    let _ = writeln!(io::stderr().lock(), "inspector: {sentence}");
+}
+
+/// Whoever read our output has enough of it.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

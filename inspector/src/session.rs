@@ -1,0 +1,116 @@
+//! Opening what the user named, again and again.
+
+use crate::demo::{self, Demo};
+use crate::hypervisor;
+use crate::image::{ImageError, Images};
+use crate::model::System;
+use crate::target::{self, Recorder, RunControl, Target, TargetError, gdb, snapshot};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The name of the embedded machine.
+const DEMO: &str = "demo";
+
+/// What to open; opening it a second time reconnects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opener {
+    /// `demo`, `HOST:PORT`, `:PORT`, `unix:PATH`, or a snapshot's file.
+    pub target: String,
+    /// ELF files of the programs that run there.
+    pub images: Vec<PathBuf>,
+    /// How long a silent server is waited for.
+    pub timeout: Duration,
+}
+
+/// Why a session could not be opened, or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A file of `--image`.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// An open target. Dropping it leaves the machine as it was found.
+pub struct Session {
+    target: Box<dyn Target>,
+    images: Images,
+    /// Ends after the target let go of it.
+    _demo: Option<Demo>,
+}
+
+impl Opener {
+    /// Opens the target and the images.
+    ///
+    /// # Errors
+    /// One sentence about what is wrong with the target or with an image.
+    pub fn open(&self) -> Result<Session, SessionError> {
+        // The images first: a typing error there should not stop a machine.
+        let images = Images::open(&self.images)?;
+        if self.target != DEMO {
+            return Ok(Session {
+                target: target::open(&self.target, self.timeout)?,
+                images,
+                _demo: None,
+            });
+        }
+        let failed = |reason: String| TargetError::Open {
+            target: DEMO.to_owned(),
+            reason,
+        };
+        let demo = demo::start().map_err(|error| failed(error.to_string()))?;
+        let address = demo.address().to_string();
+        let address = gdb::Address::parse(&address)?
+            .ok_or_else(|| failed(format!("`{address}` is no address")))?;
+        Ok(Session {
+            target: Box::new(gdb::Gdb::attach(DEMO, &address, self.timeout)?),
+            images,
+            _demo: Some(demo),
+        })
+    }
+}
+
+impl Session {
+    /// Reads everything that the views show. The machine must be stopped.
+    ///
+    /// # Errors
+    /// The target as a whole failed.
+    pub fn capture(&mut self) -> Result<System, TargetError> {
+        hypervisor::capture(self.target.as_mut(), &mut self.images)
+    }
+
+    /// Captures, and writes a snapshot that shows the same and allows to ask for more: all that the
+    /// capture read, and the hypervisor's own memory.
+    ///
+    /// # Errors
+    /// The target as a whole failed, or the file cannot be written; it is then as it was.
+    pub fn save(&mut self, path: &Path) -> Result<System, TargetError> {
+        let mut recorder = Recorder::new(self.target.as_mut());
+        let system = hypervisor::capture(&mut recorder, &mut self.images)?;
+        recorder.read_phys(&hypervisor::own_memory(&system))?;
+        let mut contents = recorder.finish()?;
+        if let Some(notes) = self.images.notes() {
+            contents.symbols = Some(notes);
+        }
+        contents.physvirt_offset = system.physvirt_offset;
+        snapshot::write(path, &contents)?;
+        Ok(system)
+    }
+
+    /// What the user asked for.
+    pub fn name(&self) -> &str {
+        self.target.name()
+    }
+
+    /// Run control, where the machine can run.
+    pub fn run_control(&mut self) -> Option<&mut dyn RunControl> {
+        self.target.run_control()
+    }
+
+    /// What the user should know of how the target was found, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        self.target.notes()
+    }
+}

@@ -1,0 +1,110 @@
+//! One translation, step by step, out of the captured tables.
+
+use super::{Cell, Role, Table, address, dash, dim, plain};
+use crate::addr::Span;
+use crate::arch::desc::Shape;
+use crate::arch::fields;
+use crate::arch::walk::{Step, Translation, translate};
+use crate::model::{Entry, RegimeCapture, System};
+use crate::target::ReadError;
+
+/// The way of one address, and the entry it ends in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WalkView<'a> {
+    /// The regime.
+    pub regime: &'a RegimeCapture,
+    /// Every word looked at, and the end.
+    pub translation: Translation,
+    /// The entry that covers the address, with what the hypervisor means by it.
+    pub entry: Option<&'a Entry>,
+}
+
+/// Follows `ia` through the tables of the regime of that name; `None` when there is none.
+pub fn walk<'a>(system: &'a System, regime: &str, ia: u64) -> Option<WalkView<'a>> {
+    let regime = system.regimes.iter().find(|known| known.name == regime)?;
+    let mut read = |spans: &[Span]| Ok(spans.iter().map(|span| word(regime, *span)).collect());
+    // Only a link can fail as a whole; the captured tables have none.
+    let translation = translate(&regime.regime, &mut read, ia).ok()?;
+    let after = regime.entries.partition_point(|entry| entry.leaf.ia <= ia);
+    let entry = regime.entries[..after]
+        .last()
+        .filter(|entry| Span::new(entry.leaf.ia, entry.leaf.size).contains(ia));
+    Some(WalkView {
+        regime,
+        translation,
+        entry,
+    })
+}
+
+/// The bytes of a captured table.
+fn word(regime: &RegimeCapture, span: Span) -> Result<Vec<u8>, ReadError> {
+    let missing = ReadError::Refused {
+        span,
+        reason: "the table could not be read".to_owned(),
+    };
+    let table = regime
+        .tables
+        .iter()
+        .find(|table| Span::new(table.pa, table.words.len() as u64 * 8).covers(span));
+    let Some(table) = table else {
+        return Err(missing);
+    };
+    let first = ((span.start - table.pa) / 8) as usize;
+    let words = table.words.get(first..first + (span.size / 8) as usize);
+    let words = words.ok_or(missing)?;
+    Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+}
+
+/// The name of what a word is, as documents write it.
+pub fn shape_name(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Invalid => "invalid",
+        Shape::Reserved => "reserved",
+        Shape::Table => "table",
+        Shape::Block => "block",
+        Shape::Page => "page",
+    }
+}
+
+/// Every step as a row, and under each word its fields.
+pub fn walk_table(walk: &WalkView<'_>) -> Table {
+    let mut table = Table::new(&["LEVEL", "AT", "WORD", "BITS", "FIELD", "MEANING"]);
+    for step in &walk.translation.steps {
+        table.rows.push(step_row(step));
+        let Some(descriptor) = &step.descriptor else {
+            continue;
+        };
+        for field in fields::descriptor(&walk.regime.regime, step.level, descriptor.raw) {
+            table.rows.push(vec![
+                plain(""),
+                plain(""),
+                Cell::new(Role::Raw, format!("{:#x}", field.value)),
+                dim(field.bits()),
+                plain(field.name),
+                plain(field.meaning),
+            ]);
+        }
+    }
+    table
+}
+
+fn step_row(step: &Step) -> Vec<Cell> {
+    let (word, shape) = match &step.descriptor {
+        Some(descriptor) => (
+            Cell::new(Role::Raw, format!("{:#x}", descriptor.raw)),
+            plain(shape_name(descriptor.shape)),
+        ),
+        None => (dash(), Cell::new(Role::Problem, "unreadable")),
+    };
+    vec![
+        plain(step.level.to_string()),
+        address(step.at),
+        word,
+        dim(format!("[{}]", step.index)),
+        shape,
+        plain(match step.descriptor.as_ref().and_then(|word| word.oa) {
+            Some(oa) => format!("to {oa:#x}"),
+            None => String::new(),
+        }),
+    ]
+}
