@@ -38,49 +38,88 @@ impl Demo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use crate::hypervisor::capture;
+    use crate::image::Images;
+    use crate::model::{EntryKind, HolderSource, JointOwner, Owner, State, System};
+    use crate::target::gdb::{Address, Gdb};
+    use crate::target::{RunState, Target};
+    use std::time::Duration;
 
-    /// What a server says to each packet, frames and acknowledgements included.
-    fn ask(demo: &Demo, packets: &[&str]) -> Vec<Vec<u8>> {
-        let mut stream = TcpStream::connect(demo.address()).unwrap();
-        let mut answer = |packet: &str| {
-            let sum = packet.bytes().fold(0u8, u8::wrapping_add);
-            write!(stream, "${packet}#{sum:02x}").unwrap();
-            let mut answer = Vec::new();
-            while answer.iter().rev().nth(2) != Some(&b'#') {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                answer.push(byte[0]);
-            }
-            answer
+    fn attach(address: SocketAddr) -> Gdb {
+        let address = Address::parse(&address.to_string()).unwrap().unwrap();
+        Gdb::attach("demo", &address, Duration::from_secs(20)).unwrap()
+    }
+
+    fn look(target: &mut Gdb) -> System {
+        capture(target, &mut Images::open(&[]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_ordinary_target_captures_all_of_it() {
+        let demo = start().unwrap();
+        let system = look(&mut attach(demo.address()));
+        assert!(system.complete, "{:?}", system.problems);
+        assert_eq!(system.cpus.len(), CPUS);
+        let symbol = |cpu: &crate::model::Cpu| cpu.symbol.is_some();
+        assert!(system.cpus.iter().all(symbol), "{:?}", system.cpus);
+
+        let kinds: Vec<_> = system.regimes.iter().flat_map(|r| &r.entries).collect();
+        for kind in [EntryKind::Block, EntryKind::Page, EntryKind::Annotation] {
+            assert!(kinds.iter().any(|entry| entry.kind == kind), "{kind:?}");
+        }
+        for (owner, host, hyp) in [
+            (Owner::Host, State::Owned, State::NoPage),
+            (Owner::Host, State::SharedOwned, State::SharedBorrowed),
+            (Owner::Hyp, State::NoPage, State::Owned),
+            (Owner::Hyp, State::SharedBorrowed, State::SharedOwned),
+        ] {
+            let row = (JointOwner::One(owner), Some(host), Some(hyp));
+            let found = system
+                .owners
+                .iter()
+                .any(|o| (o.owner, o.host, o.hyp) == row);
+            assert!(found, "{row:?}");
+        }
+        let contended: Vec<_> = system
+            .locks
+            .iter()
+            .filter(|lock| lock.tickets.is_some_and(|tickets| tickets.waiters() > 0))
+            .collect();
+        let [lock] = contended[..] else {
+            panic!("not one contended lock: {contended:?}");
         };
-        packets.iter().map(|packet| answer(packet)).collect()
+        let holder = lock.holder.as_ref().unwrap();
+        assert_eq!(holder.how, HolderSource::Recorded);
+        assert!(holder.symbol.is_some(), "{holder:?}");
     }
 
     #[test]
     fn every_start_is_the_same() {
-        let [one, other] = [start().unwrap(), start().unwrap()];
-        assert_ne!(one.address(), other.address());
-        // Registers of each CPU, then all table pages of the host's stage 2.
-        let file: String = "hyp/tables/host-s2"
-            .bytes()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let packets = [
-            "Hg1",
-            "g",
-            "Hg2",
-            "g",
-            "Hg3",
-            "g",
-            "Hg4",
-            "g",
-            &format!("vFile:open:{file},0,0"),
-            "vFile:pread:2,7000,0",
-        ];
-        let answers = ask(&one, &packets);
-        assert!(answers[7].len() > 2 * 35 * 8 && answers[9].len() > 0x7000);
-        assert!(answers == ask(&other, &packets));
+        let demos = [start().unwrap(), start().unwrap()];
+        assert_ne!(demos[0].address(), demos[1].address());
+        let [one, other] = demos
+            .each_ref()
+            .map(|demo| look(&mut attach(demo.address())));
+        assert!(one == other);
+    }
+
+    #[test]
+    fn it_runs_and_stops_and_the_next_capture_differs() {
+        let demo = start().unwrap();
+        let mut target = attach(demo.address());
+        let before = look(&mut target);
+        let control = target.run_control().unwrap();
+        assert!(!control.found_running());
+        control.resume().unwrap();
+        assert_eq!(control.state().unwrap(), RunState::Running);
+        control.interrupt().unwrap();
+        assert_ne!(look(&mut target).cpus, before.cpus);
+    }
+
+    #[test]
+    fn looking_leaves_it_as_it_was() {
+        let demo = start().unwrap();
+        let [first, second] = [(), ()].map(|()| look(&mut attach(demo.address())));
+        assert!(first == second);
     }
 }
