@@ -9,6 +9,8 @@ mod link;
 mod qemu;
 mod registers;
 mod run;
+mod target_xml;
+mod wire;
 
 pub use address::Address;
 

@@ -133,15 +133,22 @@ impl Stream {
         }
     }
 
-    /// Makes reads return at once, or wait again.
-    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+    /// Reads as [`Self::read`], but does not wait: `WouldBlock` when nothing is there.
+    pub(super) fn read_at_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.set_nonblocking(true)?;
+        let read = self.read(buffer);
+        self.set_nonblocking(false)?;
+        read
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
             Self::Unix(stream) => stream.set_nonblocking(nonblocking),
         }
     }
 
-    /// Reads what is there, into at most `buffer`.
+    /// Reads what is there or comes within the time limit, into at most `buffer`.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),

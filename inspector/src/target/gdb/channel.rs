@@ -59,7 +59,7 @@ impl Channel {
         };
         link.stop_acknowledging(doing)?;
         let chunk = packet_size.clamp(64, 0x4000);
-        link.depth = (IN_FLIGHT / chunk).clamp(1, link.depth);
+        link.limit_outstanding(IN_FLIGHT / chunk);
         let doing = "reading hyp's self-description";
         let description = read_file(link, doing, handle, chunk as u64)?;
         link.ask(doing, &format!("vFile:close:{handle:x}"))?;
