@@ -184,7 +184,7 @@ impl Wire {
                     return Ok(Some(body));
                 }
                 // A server that a killed client left in the middle of a packet took our first one for its rest.
-                Event::Nak if !self.greeted && !self.first.is_empty() => {
+                Event::Nak if !self.greeted => {
                     let again = std::mem::take(&mut self.first);
                     self.write(doing, &again)?;
                 }
