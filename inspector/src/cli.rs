@@ -51,6 +51,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             stdout.lock().write_all(&page)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Tui(tui) => {
+            crate::tui::run(arguments.opener(&tui.target.target), tui.options())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Save(save) => {
             let mut session = open(&arguments.opener(&save.target))?;
             let system = session.save(&save.file)?;

@@ -13,6 +13,7 @@
 //! | the embedded machine | [`demo`] |
 //! | opening what the user named | [`session`] |
 //! | how it is shown | [`view`] |
+//! | the full screen | [`tui`] |
 //! | the command line | [`cli`] |
 
 pub mod addr;
@@ -31,5 +32,7 @@ pub mod demo;
 pub mod session;
 
 pub mod view;
+
+pub mod tui;
 
 pub mod cli;

@@ -3,6 +3,7 @@
 use crate::addr::{Span, parse_u64};
 use crate::model::{EntryKind, JointOwner, Owner, State};
 use crate::session::Opener;
+use crate::tui;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ const DEFAULT_TARGET: &str = "demo";
 #[command(name = "inspector", version, about, after_help = TARGETS)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     #[command(flatten)]
     options: Options,
 }
@@ -60,6 +61,8 @@ pub(super) enum Format {
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Subcommand, Debug)]
 pub(super) enum Command {
+    /// The full screen (also without a command)
+    Tui(Tui),
     #[command(flatten)]
     Ask(Ask),
     /// Write a snapshot that opens elsewhere
@@ -110,6 +113,52 @@ pub(super) struct OptionalTarget {
     /// What to look at
     #[arg(value_name = "TARGET", default_value = DEFAULT_TARGET)]
     pub(super) target: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Args, Debug)]
+pub(super) struct Tui {
+    #[command(flatten)]
+    pub(super) target: OptionalTarget,
+    /// The terminal's background
+    #[arg(long, value_enum, default_value = "ask")]
+    background: Background,
+    /// Leave the mouse to the terminal
+    #[arg(long)]
+    no_mouse: bool,
+}
+
+/// The terminal's background.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Background {
+    /// Ask the terminal
+    Ask,
+    Dark,
+    Light,
+}
+
+impl Tui {
+    /// Without arguments.
+    fn plain() -> Self {
+        Self {
+            target: OptionalTarget {
+                target: DEFAULT_TARGET.to_owned(),
+            },
+            background: Background::Ask,
+            no_mouse: false,
+        }
+    }
+
+    /// How the screen is wanted.
+    pub(super) fn options(&self) -> tui::Options {
+        tui::Options {
+            light: match self.background {
+                Background::Ask => None,
+                Background::Dark => Some(false),
+                Background::Light => Some(true),
+            },
+            mouse: !self.no_mouse,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Args, Debug)]
@@ -185,7 +234,8 @@ pub(super) struct Save {
 impl Arguments {
     /// What to do.
     pub(super) fn task(&self) -> Command {
-        self.command.clone()
+        let tui = || Command::Tui(Tui::plain());
+        self.command.clone().unwrap_or_else(tui)
     }
 
     /// How to print.
@@ -264,7 +314,7 @@ mod tests {
 
     #[test]
     fn only_commands_without_another_argument_have_a_default_target() {
-        for line in ["info", "list", "owners", "locks", "cpus"] {
+        for line in ["tui", "info", "list", "owners", "locks", "cpus"] {
             assert!(parse(line).is_ok(), "{line}");
             assert!(parse(&format!("{line} :1")).is_ok(), "{line}");
         }
@@ -280,6 +330,16 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert!(parse("walk demo host-s2 0x1").is_ok());
+    }
+
+    #[test]
+    fn without_a_command_the_full_screen_opens_on_the_embedded_machine() {
+        let opened = parse("--image a").expect("it is sound");
+        let Command::Tui(tui) = opened.task() else {
+            panic!("not tui")
+        };
+        assert_eq!(opened.opener(&tui.target.target).target, "demo");
+        assert_eq!(tui.options(), tui::Options::default());
     }
 
     #[test]

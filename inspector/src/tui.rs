@@ -1,0 +1,205 @@
+//! The full screen.
+//!
+//! One thread owns the machine ([`worker`]), one reads the terminal; their events are taken by one
+//! [`state::State`], which answers with effects. It is drawn when it changed ([`screen`]).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`capture`] | a capture cut into areas of one class, and what changed |
+//! | [`keymap`] | the keys: one table for dispatch, help and footer |
+//! | [`state`] | events in, effects out |
+//! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs |
+//! | [`screen`], [`grid`], [`details`], [`theme`] | drawing |
+//! | [`worker`] | the machine |
+//! | [`guard`] | the terminal |
+
+pub mod capture;
+mod details;
+mod grid;
+mod guard;
+pub mod keymap;
+pub mod list;
+pub mod panes;
+mod screen;
+pub mod state;
+pub mod theme;
+pub mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::session;
+use anyhow::Context;
+use guard::Guard;
+use ratatui::crossterm::clipboard::CopyToClipboard;
+use ratatui::crossterm::{event, execute};
+use state::{Effect, Event, State};
+use std::io::{self, IsTerminal, stdin, stdout};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use theme::{Depth, Theme};
+use worker::{Command, Machine, Opener};
+
+/// How the screen is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// The terminal's ground is light; `None` asks the terminal.
+    pub light: Option<bool>,
+    /// Take the mouse.
+    pub mouse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            light: None,
+            mouse: true,
+        }
+    }
+}
+
+/// What the main loop waits for.
+enum Wake {
+    Event(Event),
+    /// A signal of job control or of the end.
+    #[cfg(unix)]
+    Signal(i32),
+    /// The terminal cannot be read any more.
+    Deaf(io::Error),
+}
+
+/// Shows the machine until the user leaves.
+///
+/// The machine is opened before the terminal is taken, so that a target that is not there is one
+/// error and no flicker.
+///
+/// # Errors
+/// The target cannot be opened, or there is no terminal.
+pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        stdin().is_terminal() && stdout().is_terminal(),
+        "the TUI needs a terminal on standard input and output; the other commands do not"
+    );
+    let mut opener: Opener = Box::new(move || Ok(Box::new(opener.open()?) as Box<dyn Machine>));
+    let machine = opener()?;
+    let theme = Theme {
+        depth: Depth::detect(|name| std::env::var(name).ok()),
+        light: options.light.unwrap_or_else(ask_light),
+    };
+    let mut state = State::new(theme, machine.name(), options.mouse);
+    let (sender, wakes) = channel();
+    let mut guard = Guard::take(options.mouse).context("the terminal cannot be taken")?;
+    let reports = sender.clone();
+    let report = move |report| {
+        // Nobody listens any more only when the program ends.
+        let _ = reports.send(Wake::Event(Event::Worker(report)));
+    };
+    let (commands, worker) = worker::spawn(machine, opener, report)?;
+    let worker = Worker {
+        commands,
+        handle: Some(worker),
+    };
+    listen(sender)?;
+    let start = Instant::now();
+    let size = guard.terminal.size()?;
+    let resize = event::Event::Resize(size.width, size.height);
+    let mut update = state.update(start.elapsed(), Event::Terminal(resize));
+    loop {
+        for effect in std::mem::take(&mut update.effects) {
+            match effect {
+                Effect::Quit(None) => return Ok(()),
+                Effect::Quit(Some(reason)) => anyhow::bail!(reason),
+                Effect::Worker(command) => worker.tell(command),
+                Effect::Copy(text) => execute!(stdout(), CopyToClipboard::to_clipboard_from(text))?,
+                Effect::Mouse(on) => guard.set_mouse(on)?,
+                Effect::Suspend => guard.suspend()?,
+                Effect::Redraw => guard.terminal.clear()?,
+            }
+            update.redraw = true;
+        }
+        if update.redraw {
+            guard.terminal.draw(|frame| screen::draw(&state, frame))?;
+        }
+        let limit = screen::until_next_second(start.elapsed());
+        let event = match wakes.recv_timeout(limit) {
+            Ok(Wake::Event(event)) => event,
+            #[cfg(unix)]
+            Ok(Wake::Signal(signal_hook::consts::SIGTSTP)) => {
+                guard.suspend()?;
+                let size = guard.terminal.size()?;
+                Event::Terminal(event::Event::Resize(size.width, size.height))
+            }
+            #[cfg(unix)]
+            Ok(Wake::Signal(_)) => return Ok(()),
+            Ok(Wake::Deaf(error)) => return Err(error).context("the terminal cannot be read"),
+            Err(RecvTimeoutError::Timeout) => Event::Tick,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        update = state.update(start.elapsed(), event);
+    }
+}
+
+/// The worker's thread; ended and waited for when dropped, so that the machine is left as it was.
+struct Worker {
+    commands: Sender<Command>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn tell(&self, command: Command) {
+        // A worker that is gone has said so.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tell(Command::Quit);
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
+
+/// Asks the terminal whether its ground is light. One that does not answer is taken for a dark one.
+fn ask_light() -> bool {
+    use terminal_colorsaurus::{QueryOptions, ThemeMode, theme_mode};
+    theme_mode(QueryOptions::default()).is_ok_and(|mode| mode == ThemeMode::Light)
+}
+
+/// Starts the threads that read the terminal and take signals.
+fn listen(sender: Sender<Wake>) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTSTP, SIGTERM, SIGHUP])?;
+        let sender = sender.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if sender.send(Wake::Signal(signal)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+    }
+    std::thread::Builder::new()
+        .name("terminal".into())
+        .spawn(move || {
+            loop {
+                let wake = match event::read() {
+                    Ok(event) => Wake::Event(Event::Terminal(event)),
+                    Err(error) => Wake::Deaf(error),
+                };
+                let deaf = matches!(wake, Wake::Deaf(_));
+                if sender.send(wake).is_err() || deaf {
+                    break;
+                }
+            }
+        })?;
+    Ok(())
+}

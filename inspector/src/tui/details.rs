@@ -1,0 +1,177 @@
+//! Labelled rows about one thing: an entry, a page, an address.
+
+use super::capture::Capture;
+use super::grid::label;
+use crate::addr::Span;
+use crate::arch::{fields, sysreg};
+use crate::model::{Cpu, Entry, EntryKind, Owner, RegimeCapture, State};
+use crate::view::{Cell, Role, Row, page, page_table, size_text};
+
+fn row(name: &str, role: Role, value: impl Into<String>) -> Row {
+    vec![label(name), Cell::new(role, value)]
+}
+
+/// Everything about the page at a physical address, and the symbols in it.
+pub(super) fn physical(capture: &Capture, pa: u64) -> Vec<Row> {
+    let system = &capture.system;
+    let page = page(system, pa);
+    let mut rows = page_table(system, &page).rows;
+    for (name, address) in symbols_in(capture, page.pa).into_iter().take(8) {
+        rows.push(vec![
+            label("symbol"),
+            Cell::new(Role::Symbol, name),
+            Cell::new(Role::Address, format!("{address:#x}")),
+        ]);
+    }
+    rows
+}
+
+/// The symbols whose first byte translates into a physical range, with their addresses.
+fn symbols_in(capture: &Capture, pa: Span) -> Vec<(String, u64)> {
+    let Some(hyp) = capture
+        .system
+        .regimes
+        .iter()
+        .position(|regime| regime.name == "hyp-s1")
+    else {
+        return Vec::new();
+    };
+    let Some(start) = capture.input_of(hyp, pa.start) else {
+        return Vec::new();
+    };
+    let symbols = &capture.system.symbols;
+    let from = symbols.partition_point(|symbol| symbol.address < start);
+    symbols[from..]
+        .iter()
+        .take_while(|symbol| symbol.address - start < pa.size)
+        .map(|symbol| (symbol.name.clone(), symbol.address))
+        .collect()
+}
+
+/// What stands at an input address of a regime.
+pub(super) fn input(capture: &Capture, regime: usize, ia: u64) -> Vec<Row> {
+    let mut rows = vec![row("input", Role::Address, format!("{ia:#x}"))];
+    let Some(captured) = capture.system.regimes.get(regime) else {
+        return rows;
+    };
+    if let Some(symbol) = capture.symbol_at(ia).filter(|_| captured.name == "hyp-s1") {
+        rows.push(row("symbol", Role::Symbol, symbol));
+    }
+    match capture.entry_at(regime, ia) {
+        Some(found) => rows.extend(entry(captured, found)),
+        None => rows.push(row("entry", Role::Dim, "none: the descriptor is zero")),
+    }
+    rows
+}
+
+/// An entry in words.
+pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
+    let leaf = &entry.leaf;
+    let mut rows = vec![
+        row(
+            "covers",
+            Role::Address,
+            Span::new(leaf.ia, leaf.size).to_string(),
+        ),
+        row("size", Role::Plain, size_text(leaf.size)),
+        row(
+            "kind",
+            if leaf.problem.is_some() {
+                Role::Problem
+            } else {
+                Role::Plain
+            },
+            format!("{}, level {}", entry.kind, leaf.level),
+        ),
+        row("word", Role::Raw, format!("{:#018x}", leaf.raw)),
+        row("at", Role::Address, format!("{:#x}", leaf.at)),
+    ];
+    if let Some(problem) = &leaf.problem {
+        rows.insert(3, row("problem", Role::Problem, problem.as_ref()));
+    }
+    if let Some(oa) = leaf.oa {
+        rows.push(row("output", Role::Address, format!("{oa:#x}")));
+    }
+    if let Some(a) = leaf.attributes {
+        let flag = |set, letter| if set { letter } else { '-' };
+        let perms: String = [flag(a.read, 'r'), flag(a.write, 'w'), flag(a.execute, 'x')]
+            .iter()
+            .collect();
+        let el0 = if a.execute == a.execute_el0 {
+            ""
+        } else {
+            ", EL0 differs"
+        };
+        rows.push(row("access", Role::Plain, format!("{perms}{el0}")));
+        rows.push(row(
+            "memory",
+            Role::Plain,
+            format!("{}, {} shareable", a.memory, a.shareability),
+        ));
+    }
+    if let Some(state) = entry.state {
+        rows.push(row(
+            "state",
+            Role::Plain,
+            format!("{state} ({})", regime.name),
+        ));
+    }
+    if let Some(owner) = entry.owner {
+        rows.push(row("owner", Role::Plain, owner.to_string()));
+    }
+    rows
+}
+
+/// The colour of an entry: that of who owns or shares what it maps.
+pub(super) fn entry_role(entry: &Entry) -> Role {
+    let odd = !matches!(
+        entry.kind,
+        EntryKind::Block | EntryKind::Page | EntryKind::Annotation
+    );
+    match (entry.state, entry.owner) {
+        _ if odd || entry.leaf.problem.is_some() => Role::Problem,
+        (Some(State::SharedOwned), _) => Role::SharedOwned,
+        (Some(State::SharedBorrowed), _) => Role::SharedBorrowed,
+        (Some(State::Reserved | State::Mixed), _) => Role::Problem,
+        (_, Some(Owner::Host)) => Role::Host,
+        (_, Some(Owner::Hyp)) => Role::Hyp,
+        (_, Some(Owner::Guest(_))) => Role::Guest,
+        _ => Role::Mmio,
+    }
+}
+
+/// A descriptor field by field: bits, name, value, meaning.
+pub(super) fn fields(regime: &RegimeCapture, level: i8, raw: u64) -> Vec<Row> {
+    field_rows(&fields::descriptor(&regime.regime, level, raw))
+}
+
+/// Fields as rows.
+pub(super) fn field_rows(fields: &[fields::Field]) -> Vec<Row> {
+    fields
+        .iter()
+        .map(|field| {
+            vec![
+                label(format!("{:>5} {}", field.bits(), field.name)),
+                Cell::new(Role::Raw, format!("{:#x}", field.value)),
+                Cell::new(Role::Plain, field.meaning.as_ref()),
+            ]
+        })
+        .collect()
+}
+
+/// Where a CPU stands: the symbol, or else the address.
+pub(super) fn place(cpu: &Cpu) -> Option<String> {
+    cpu.symbol
+        .clone()
+        .or_else(|| cpu.pc.map(|pc| format!("{pc:#x}")))
+}
+
+/// The fields of a register of a CPU; none where it has none that are known.
+pub(super) fn register(cpu: &Cpu, name: &str, value: u64) -> Vec<fields::Field> {
+    // HCR_EL2.E2H decides over the format of others.
+    let e2h = cpu
+        .registers
+        .get("HCR_EL2")
+        .is_some_and(|hcr| hcr >> 34 & 1 == 1);
+    sysreg::fields(name, value, e2h).unwrap_or_default()
+}

@@ -1,0 +1,270 @@
+//! CPUs, and the registers of one of them decoded.
+
+use super::{Focus, below, split};
+use crate::model::Cpu;
+use crate::tui::capture::Capture;
+use crate::tui::details;
+use crate::tui::grid::{self, Column, column};
+use crate::tui::keymap::Action;
+use crate::tui::list::List;
+use crate::tui::theme::Theme;
+use crate::view::{Cell, Role, Row, TRANSLATION_REGISTERS, cpus_table};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+/// State of the pane.
+#[derive(Clone, Default, Debug)]
+pub struct Cpus {
+    /// The CPU whose registers are shown, by index.
+    pub cpu: usize,
+    /// Cursor in its registers.
+    pub list: List,
+    names: Vec<String>,
+}
+
+/// Titles are [`cpus_table`]'s.
+const CPU_COLUMNS: [Column; 6] = [
+    column(3, true, 0),
+    column(3, false, 0),
+    column(18, false, 0),
+    column(20, false, 0),
+    column(12, false, 3),
+    column(12, false, 2),
+];
+
+const REGISTER_COLUMNS: [Column; 3] = [
+    column(14, false, 0),
+    column(18, false, 0),
+    column(1, false, 0),
+];
+
+/// The largest number of CPUs that stand in the list at once.
+const SHOWN: u16 = 8;
+
+impl Cpus {
+    /// Takes a new capture.
+    pub fn refresh(&mut self, capture: &Capture) {
+        self.cpu = self.cpu.min(capture.system.cpus.len().saturating_sub(1));
+        let before = self.names.get(self.list.cursor).cloned();
+        self.names = capture
+            .system
+            .cpus
+            .get(self.cpu)
+            .map_or_else(Vec::new, order);
+        if let Some(at) = self
+            .names
+            .iter()
+            .position(|name| Some(name) == before.as_ref())
+        {
+            self.list.cursor = at;
+        }
+    }
+
+    fn areas(capture: &Capture, body: Rect) -> (Rect, Rect, Option<Rect>) {
+        let (main, side) = split(body);
+        let cpus = u16::try_from(capture.system.cpus.len())
+            .unwrap_or(SHOWN)
+            .min(SHOWN);
+        let height = (cpus + 2).min(main.height / 2);
+        (Rect { height, ..main }, below(main, height), side)
+    }
+
+    /// Takes the size of the screen.
+    pub fn settle(&mut self, capture: &Capture, body: Rect) {
+        let (_, registers, _) = Self::areas(capture, body);
+        self.list
+            .settle(self.names.len(), usize::from(below(registers, 2).height));
+    }
+
+    /// Moves; whether the action was one that does.
+    pub fn act(&mut self, action: Action, capture: &Capture) -> bool {
+        let count = capture.system.cpus.len();
+        let cpu = match action {
+            Action::Left => self.cpu.saturating_sub(1),
+            Action::Right => (self.cpu + 1).min(count.saturating_sub(1)),
+            _ => return self.list.act(action, self.names.len()),
+        };
+        let moved = cpu != self.cpu;
+        self.cpu = cpu;
+        self.refresh(capture);
+        moved
+    }
+
+    /// The first CPU in the list.
+    fn top(&self, shown: usize) -> usize {
+        (self.cpu + 1).saturating_sub(shown)
+    }
+
+    /// Puts a cursor where the mouse was pressed.
+    pub fn press(&mut self, capture: &Capture, body: Rect, y: u16) -> bool {
+        let (cpus, registers, _) = Self::areas(capture, body);
+        let (cpus, registers) = (below(cpus, 2), below(registers, 2));
+        if (cpus.top()..cpus.bottom()).contains(&y) {
+            let at = self.top(usize::from(cpus.height)) + usize::from(y - cpus.y);
+            let known = at < capture.system.cpus.len();
+            if known {
+                self.cpu = at;
+                self.refresh(capture);
+            }
+            return known;
+        }
+        let line = y.checked_sub(registers.y).map(usize::from);
+        let row = line.and_then(|line| self.list.at_line(line, self.names.len()));
+        row.inspect(|row| self.list.cursor = *row).is_some()
+    }
+
+    fn selected<'a>(&self, capture: &'a Capture) -> Option<(&'a Cpu, &str, u64)> {
+        let cpu = capture.system.cpus.get(self.cpu)?;
+        let name = self.names.get(self.list.cursor)?;
+        Some((cpu, name, cpu.registers.get(name)?))
+    }
+
+    /// What the cursor stands on: the register's value as an address of hyp, or else the PC's.
+    pub fn focus(&self, capture: &Capture) -> Focus {
+        let Some((_, _, value)) = self.selected(capture) else {
+            return Focus::default();
+        };
+        let (pa, input) = capture.resolve(value);
+        Focus {
+            pa,
+            input,
+            value: format!("{value:#x}"),
+        }
+    }
+
+    /// Draws the pane.
+    pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
+        let (upper, lower, side) = Self::areas(capture, body);
+        let cpus = &capture.system.cpus;
+        grid::rule(buf, upper, theme, "CPUs", &cpus.len().to_string());
+        let table = cpus_table(&capture.system);
+        let shown = usize::from(below(upper, 2).height);
+        let rows = table
+            .rows
+            .into_iter()
+            .enumerate()
+            .skip(self.top(shown))
+            .take(shown);
+        let lines: Vec<_> = rows
+            .map(|(i, row)| grid::Line {
+                row,
+                changed: capture.changes.registers.contains(&(i, "pc".to_owned())),
+                selected: i == self.cpu,
+            })
+            .collect();
+        grid::table(
+            buf,
+            below(upper, 1),
+            theme,
+            &table.titles,
+            &CPU_COLUMNS,
+            None,
+            &lines,
+        );
+        let Some(cpu) = cpus.get(self.cpu) else {
+            grid::note(buf, below(lower, 1), theme, "no CPU was read");
+            return;
+        };
+        let note = format!("{} registers", self.names.len());
+        grid::rule(
+            buf,
+            lower,
+            theme,
+            &format!("registers of CPU {}", cpu.number),
+            &note,
+        );
+        let window = self.list.window(self.names.len());
+        let lines: Vec<_> = window
+            .map(|i| {
+                let name = &self.names[i];
+                let value = cpu.registers.get(name).unwrap_or(0);
+                grid::Line {
+                    row: vec![
+                        Cell::new(Role::Plain, name.as_str()),
+                        Cell::new(Role::Raw, format!("{value:#018x}")),
+                        summary(capture, cpu, name, value),
+                    ],
+                    changed: capture
+                        .changes
+                        .registers
+                        .contains(&(self.cpu, name.clone())),
+                    selected: i == self.list.cursor,
+                }
+            })
+            .collect();
+        let titles = ["REGISTER", "VALUE", ""];
+        grid::table(
+            buf,
+            below(lower, 1),
+            theme,
+            &titles,
+            &REGISTER_COLUMNS,
+            None,
+            &lines,
+        );
+        if let (Some(side), Some((cpu, name, value))) = (side, self.selected(capture)) {
+            grid::rule(buf, side, theme, name, &format!("{value:#018x}"));
+            grid::details(
+                buf,
+                below(side, 1),
+                theme,
+                &describe(capture, cpu, name, value),
+            );
+        }
+    }
+}
+
+/// PC and the translation registers first, the general ones after them, then the rest by name.
+fn order(cpu: &Cpu) -> Vec<String> {
+    let mut names: Vec<String> = cpu.registers.0.keys().cloned().collect();
+    let rank = |name: &str| {
+        let first = ["pc", "sp", "cpsr"];
+        let general = name.strip_prefix('x').and_then(|n| n.parse::<usize>().ok());
+        if let Some(at) = first.iter().position(|known| *known == name) {
+            (0, at)
+        } else if let Some(at) = TRANSLATION_REGISTERS
+            .iter()
+            .position(|known| *known == name)
+        {
+            (1, at)
+        } else if let Some(n) = general {
+            (2, n)
+        } else {
+            (3, 0)
+        }
+    };
+    names.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+    names
+}
+
+/// What the value is, on one line.
+fn summary(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Cell {
+    if let Some(symbol) = capture.symbol_at(value) {
+        return Cell::new(Role::Symbol, symbol);
+    }
+    let fields = details::register(cpu, name, value);
+    let set = fields.iter().filter(|field| field.value != 0).map(|field| {
+        let bit = field.high == field.low;
+        if bit {
+            field.name.to_owned()
+        } else {
+            format!("{}={:#x}", field.name, field.value)
+        }
+    });
+    Cell::new(Role::Dim, set.collect::<Vec<_>>().join(" "))
+}
+
+fn describe(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if let Some(symbol) = capture.symbol_at(value) {
+        rows.push(vec![grid::label("symbol"), Cell::new(Role::Symbol, symbol)]);
+    }
+    rows.extend(details::field_rows(&details::register(cpu, name, value)));
+    if rows.is_empty() {
+        rows.push(vec![Cell::new(
+            Role::Dim,
+            "a plain number: no fields, no symbol",
+        )]);
+    }
+    rows
+}

@@ -1,0 +1,254 @@
+//! Questions: where to go, where to save.
+
+use super::{Effect, State, snapshot_name};
+use crate::addr::Span;
+use crate::tui::capture::Capture;
+use crate::tui::panes::{PaneId, sieve};
+use crate::tui::worker::Command;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::path::PathBuf;
+use tui_input::Input;
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PromptKind {
+    /// An address or a symbol.
+    Goto,
+    /// The name of a file.
+    Save,
+}
+
+/// A question with the answer so far.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// What is asked.
+    pub kind: PromptKind,
+    /// The answer so far.
+    pub input: Input,
+    /// Symbols that fit, the best first.
+    pub matches: Vec<String>,
+    /// Which of them is chosen.
+    pub chosen: Option<usize>,
+}
+
+/// How many symbols are offered.
+const MATCHES: usize = 8;
+
+/// What the user wants to see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    /// An address of whatever the pane shows.
+    Here(u64),
+    /// An address of a space: 0 is physical memory, then the regimes.
+    In(usize, u64),
+    /// A virtual address of hyp's.
+    Symbol(u64),
+}
+
+impl State {
+    pub(super) fn ask(&mut self, kind: PromptKind) {
+        let text = match kind {
+            PromptKind::Goto => String::new(),
+            PromptKind::Save => snapshot_name(self.capture.as_deref()).display().to_string(),
+        };
+        self.prompt = Some(Prompt {
+            kind,
+            input: text.into(),
+            matches: Vec::new(),
+            chosen: None,
+        });
+    }
+
+    pub(super) fn prompt_key(&mut self, key: &KeyEvent, effects: &mut Vec<Effect>) {
+        let Some(prompt) = &mut self.prompt else {
+            return;
+        };
+        let control_c = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
+        let last = prompt.matches.len().saturating_sub(1);
+        match key.code {
+            KeyCode::Esc => self.prompt = None,
+            _ if control_c => self.prompt = None,
+            KeyCode::Enter => {
+                let prompt = self.prompt.take();
+                if let Some(prompt) = prompt {
+                    self.answer(&prompt, effects);
+                }
+            }
+            KeyCode::Down => prompt.chosen = Some(prompt.chosen.map_or(0, |at| (at + 1).min(last))),
+            KeyCode::Up => prompt.chosen = prompt.chosen.and_then(|at| at.checked_sub(1)),
+            KeyCode::Tab => {
+                let pick = prompt.matches.get(prompt.chosen.unwrap_or(0)).cloned();
+                if let Some(symbol) = pick {
+                    prompt.input = symbol.into();
+                    prompt.chosen = None;
+                    self.offer();
+                }
+            }
+            _ => {
+                if sieve::edit(&mut prompt.input, key) {
+                    prompt.chosen = None;
+                    self.offer();
+                }
+            }
+        }
+    }
+
+    /// Looks for symbols that fit: those that start with the answer before those that hold it.
+    fn offer(&mut self) {
+        let (Some(prompt), Some(capture)) = (&mut self.prompt, &self.capture) else {
+            return;
+        };
+        prompt.matches.clear();
+        let text = prompt.input.value();
+        if prompt.kind != PromptKind::Goto || text.is_empty() || text.starts_with("0x") {
+            return;
+        }
+        let names = || {
+            capture
+                .system
+                .symbols
+                .iter()
+                .map(|symbol| symbol.name.as_str())
+        };
+        let first = names().filter(|name| name.starts_with(text));
+        let second = names().filter(|name| !name.starts_with(text) && name.contains(text));
+        prompt.matches = first
+            .chain(second)
+            .take(MATCHES)
+            .map(str::to_owned)
+            .collect();
+    }
+
+    fn answer(&mut self, prompt: &Prompt, effects: &mut Vec<Effect>) {
+        let text = prompt.input.value().trim();
+        match prompt.kind {
+            _ if text.is_empty() => {}
+            PromptKind::Save => effects.push(Effect::Worker(Command::Save(PathBuf::from(text)))),
+            PromptKind::Goto => {
+                let chosen = prompt.chosen.and_then(|at| prompt.matches.get(at));
+                self.go(chosen.map_or(text, String::as_str));
+            }
+        }
+    }
+
+    /// Goes to an address or a symbol, in the pane that is shown if it can show it.
+    fn go(&mut self, text: &str) {
+        let Some(capture) = self.capture.clone() else {
+            return;
+        };
+        let Some(wanted) = parse(&capture, text) else {
+            let spaces: Vec<_> = capture
+                .spaces
+                .iter()
+                .map(|space| space.name.as_str())
+                .collect();
+            let spaces = spaces.join(":…, ");
+            self.complain(format!(
+                "`{text}` is no symbol, no 0x… address and no {spaces}:…"
+            ));
+            return;
+        };
+        let from = self.place_for_goto();
+        let shown = match wanted {
+            Wanted::Here(address) => self.show_here(&capture, address),
+            Wanted::In(space, address) => self.show_in(&capture, space, address),
+            Wanted::Symbol(address) => match capture.resolve(address) {
+                (_, Some((regime, ia))) if self.by_input() => {
+                    self.show_in(&capture, regime + 1, ia)
+                }
+                (Some(pa), _) => self.show_in(&capture, 0, pa),
+                _ => false,
+            },
+        };
+        if shown {
+            self.back.push(from);
+            self.forward.clear();
+        } else {
+            self.complain(format!("`{text}` is not mapped, and is not RAM"));
+        }
+    }
+
+    fn place_for_goto(&mut self) -> super::Place {
+        self.remember();
+        // `remember` put it there; it is put back only if the jump succeeds.
+        self.back.pop().unwrap_or_else(|| super::Place {
+            pane: self.pane,
+            space: 0,
+            cursor: 0,
+            focus: Default::default(),
+        })
+    }
+
+    /// Whether the pane shows input addresses.
+    fn by_input(&self) -> bool {
+        match self.pane {
+            PaneId::Map => self.map.space > 0,
+            PaneId::Tables | PaneId::Runs => true,
+            _ => false,
+        }
+    }
+
+    /// Shows an address of what the pane shows.
+    fn show_here(&mut self, capture: &Capture, address: u64) -> bool {
+        let holds = |regime: &usize| capture.entry_at(*regime, address).is_some();
+        let regimes = capture.system.regimes.len();
+        let space = match self.pane {
+            PaneId::Map => self.map.space,
+            PaneId::Tables => self.tables.regime + 1,
+            PaneId::Runs => {
+                let regime = self.runs.regime.or_else(|| (0..regimes).find(holds));
+                regime.map_or(0, |regime| regime + 1)
+            }
+            _ => match capture.resolve(address) {
+                (Some(pa), _) => return self.show_in(capture, 0, pa),
+                _ => 0,
+            },
+        };
+        self.show_in(capture, space, address)
+    }
+
+    /// Shows an address of a space, in another pane where this one cannot.
+    fn show_in(&mut self, capture: &Capture, space: usize, address: u64) -> bool {
+        let regime = space.checked_sub(1);
+        match (self.pane, regime) {
+            (PaneId::Map, _) => self.map.go(space, address),
+            (PaneId::Tables, Some(regime)) => return self.tables.go(capture, regime, address),
+            (PaneId::Runs, Some(regime)) => return self.runs.go(capture, regime, address),
+            (PaneId::Owners, None) => return self.owners.go(capture, address),
+            (_, None) => {
+                self.pane = PaneId::Page;
+                self.page.go(capture, address);
+            }
+            (_, Some(_)) => {
+                self.pane = PaneId::Map;
+                self.map.go(space, address);
+            }
+        }
+        true
+    }
+}
+
+/// `0x…`, `SPACE:0x…`, `symbol`, `symbol+0x…`.
+fn parse(capture: &Capture, text: &str) -> Option<Wanted> {
+    let hex = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    if let Some(address) = hex(text) {
+        return Some(Wanted::Here(address));
+    }
+    // Regimes' names may hold a colon themselves.
+    if let Some((name, address)) = text.rsplit_once(':')
+        && let Some(space) = capture.spaces.iter().position(|space| space.name == name)
+    {
+        return hex(address).map(|address| Wanted::In(space, address));
+    }
+    let symbols = &capture.system.symbols;
+    let find = |name: &str| symbols.iter().find(|symbol| symbol.name == name);
+    if let Some(symbol) = find(text) {
+        return Some(Wanted::Symbol(symbol.address));
+    }
+    let (name, offset) = text.rsplit_once('+')?;
+    let symbol = find(name)?;
+    let offset = hex(offset).or_else(|| offset.parse().ok())?;
+    let span = Span::new(symbol.address, symbol.size.max(1));
+    span.contains(symbol.address.checked_add(offset)?)
+        .then_some(Wanted::Symbol(symbol.address + offset))
+}

@@ -1,0 +1,348 @@
+//! The thread that owns the machine: it alone reads, runs and stops it, saves it, and opens it anew
+//! when the link is lost. Commands come in, reports go out.
+
+use super::capture::Capture;
+use crate::model::System;
+use crate::session::Session;
+use crate::target::{RunControl, RunState, TargetError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A machine that is open.
+pub trait Machine: Send {
+    /// What the user asked for.
+    fn name(&self) -> &str;
+
+    /// What the user should know of how it was found, in sentences.
+    fn notes(&self) -> Vec<String>;
+
+    /// Reads everything, as far as it can be read. The machine stands still.
+    ///
+    /// # Errors
+    /// A [`TargetError`] when the link failed; anything else concerns this capture only.
+    fn capture(&mut self) -> anyhow::Result<System>;
+
+    /// Run control, where the machine can run.
+    fn run_control(&mut self) -> Option<&mut dyn RunControl>;
+
+    /// Writes a snapshot.
+    ///
+    /// # Errors
+    /// A [`TargetError`] when the link failed; anything else concerns the file.
+    fn save(&mut self, path: &Path) -> anyhow::Result<()>;
+}
+
+impl Machine for Session {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes()
+    }
+
+    fn capture(&mut self) -> anyhow::Result<System> {
+        Ok(self.capture()?)
+    }
+
+    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
+        self.run_control()
+    }
+
+    fn save(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.save(path)?;
+        Ok(())
+    }
+}
+
+/// Opens the machine, and opens it again after the link was lost.
+pub type Opener = Box<dyn FnMut() -> anyhow::Result<Box<dyn Machine>> + Send>;
+
+/// What the worker is asked to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Capture; a machine that runs is stopped for it and goes on.
+    Capture,
+    /// Let the machine run.
+    Continue,
+    /// Stop the machine, and capture.
+    Interrupt,
+    /// Capture this often while the machine runs; `None` for never.
+    Every(Option<Duration>),
+    /// Write a snapshot.
+    Save(PathBuf),
+    /// Let go of the machine and end.
+    Quit,
+}
+
+/// What the worker has to say.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Report {
+    /// The machine is open.
+    Opened {
+        /// What the user asked for.
+        name: String,
+        /// What the user should know of how it was found.
+        notes: Vec<String>,
+        /// It has run control.
+        live: bool,
+    },
+    /// It is busy with this.
+    Working(&'static str),
+    /// A capture.
+    Captured(Arc<Capture>),
+    /// The run state, when it changed.
+    Run(RunState),
+    /// A snapshot was written.
+    Saved(PathBuf),
+    /// Something did not work, but the link is fine.
+    Failed(String),
+    /// The link is lost; it is tried again and again.
+    Lost(String),
+    /// The worker is gone and nothing more will come: it panicked.
+    Gone,
+}
+
+/// How often a lost link is tried.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a running machine is asked whether it stopped by itself.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Starts the worker on an open machine. Commands go to the sender; `report` is called with each
+/// report.
+///
+/// # Errors
+/// The system has no thread to give.
+pub fn spawn(
+    machine: Box<dyn Machine>,
+    opener: Opener,
+    report: impl Fn(Report) + Send + 'static,
+) -> std::io::Result<(Sender<Command>, JoinHandle<()>)> {
+    let (sender, commands) = channel();
+    let worker = Worker {
+        opener,
+        machine: Some(machine),
+        last: None,
+        captures: 0,
+        running: false,
+        every: None,
+        due: Instant::now(),
+        report: Box::new(report),
+    };
+    let handle = std::thread::Builder::new()
+        .name("machine".into())
+        .spawn(move || worker.run(&commands))?;
+    Ok((sender, handle))
+}
+
+struct Worker {
+    opener: Opener,
+    machine: Option<Box<dyn Machine>>,
+    last: Option<Arc<Capture>>,
+    captures: u64,
+    running: bool,
+    every: Option<Duration>,
+    /// When the next capture of a running machine, or the next try of a lost link, is due.
+    due: Instant,
+    report: Box<dyn Fn(Report) + Send>,
+}
+
+/// Says that the worker is gone when it is dropped by a panic.
+struct Farewell<'a>(&'a dyn Fn(Report));
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)(Report::Gone);
+        }
+    }
+}
+
+impl Worker {
+    fn run(mut self, commands: &Receiver<Command>) {
+        let report = std::mem::replace(&mut self.report, Box::new(|_| {}));
+        let farewell = Farewell(&*report);
+        self.opened(&*report);
+        loop {
+            let command = match self.patience() {
+                Some(limit) => commands.recv_timeout(limit),
+                None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let outcome = match command {
+                Ok(Command::Quit) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(command) => self.obey(command, &*report),
+                Err(RecvTimeoutError::Timeout) => self.idle(&*report),
+            };
+            if let Err(error) = outcome {
+                self.failed(&error, &*report);
+            }
+        }
+        drop(farewell);
+    }
+
+    /// How long to wait for a command before looking after the machine; `None` for ever.
+    fn patience(&self) -> Option<Duration> {
+        let until_due = self.due.saturating_duration_since(Instant::now());
+        match (&self.machine, self.running, self.every) {
+            (None, ..) => Some(until_due),
+            (Some(_), true, Some(_)) => Some(POLL.min(until_due)),
+            (Some(_), true, None) => Some(POLL),
+            (Some(_), false, _) => None,
+        }
+    }
+
+    fn opened(&mut self, report: &dyn Fn(Report)) {
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
+        let live = machine.run_control().is_some();
+        report(Report::Opened {
+            name: machine.name().to_owned(),
+            notes: machine.notes(),
+            live,
+        });
+        self.running = false;
+        if let Err(error) = self.capture(report) {
+            self.failed(&error, report);
+        }
+    }
+
+    fn obey(&mut self, command: Command, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        if let Command::Every(every) = command {
+            self.every = every;
+            self.due = Instant::now() + every.unwrap_or_default();
+            return Ok(());
+        }
+        let Some(machine) = &mut self.machine else {
+            report(Report::Failed("the link is lost".into()));
+            return Ok(());
+        };
+        match command {
+            Command::Capture => self.capture(report)?,
+            Command::Continue => match machine.run_control() {
+                Some(control) => {
+                    control.resume()?;
+                    self.running = true;
+                    self.due = Instant::now() + self.every.unwrap_or_default();
+                    report(Report::Run(RunState::Running));
+                }
+                None => report(Report::Failed("a file does not run".into())),
+            },
+            Command::Interrupt => match machine.run_control() {
+                Some(control) => {
+                    control.interrupt()?;
+                    self.running = false;
+                    self.capture(report)?;
+                }
+                None => report(Report::Failed("a file does not run".into())),
+            },
+            Command::Save(path) => {
+                report(Report::Working("saving"));
+                self.standing(|machine| machine.save(&path))?;
+                report(Report::Saved(path));
+            }
+            Command::Every(_) | Command::Quit => {}
+        }
+        Ok(())
+    }
+
+    /// Does something with the machine standing still, and lets it go on if it ran.
+    fn standing<T>(
+        &mut self,
+        what: impl FnOnce(&mut dyn Machine) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let Some(machine) = self.machine.as_deref_mut() else {
+            anyhow::bail!("the link is lost");
+        };
+        if self.running
+            && let Some(control) = machine.run_control()
+        {
+            control.interrupt()?;
+        }
+        let result = what(machine);
+        if self.running
+            && let Some(control) = machine.run_control()
+        {
+            control.resume()?;
+        }
+        result
+    }
+
+    fn capture(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        report(Report::Working("capturing"));
+        let start = Instant::now();
+        let (system, state) = self.standing(|machine| {
+            let system = machine.capture()?;
+            let state = machine.run_control().map(RunControl::state).transpose()?;
+            Ok((system, state))
+        })?;
+        self.captures += 1;
+        let system = Arc::new(system);
+        let capture = Capture::new(system, self.last.as_deref(), self.captures, start.elapsed());
+        let capture = Arc::new(capture);
+        self.last = Some(Arc::clone(&capture));
+        report(Report::Captured(capture));
+        match state {
+            Some(_) if self.running => report(Report::Run(RunState::Running)),
+            Some(state) => report(Report::Run(state)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Looks after a running machine, or a lost link.
+    fn idle(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        let Some(machine) = &mut self.machine else {
+            match (self.opener)() {
+                Ok(machine) => {
+                    self.machine = Some(machine);
+                    self.opened(report);
+                }
+                Err(error) => {
+                    self.due = Instant::now() + RETRY;
+                    report(Report::Lost(format!("{error:#}")));
+                }
+            }
+            return Ok(());
+        };
+        let state = machine.run_control().map(RunControl::state).transpose()?;
+        match state {
+            Some(RunState::Running) => {
+                if let Some(every) = self.every.filter(|_| Instant::now() >= self.due) {
+                    self.capture(report)?;
+                    self.due = Instant::now() + every;
+                }
+            }
+            // It stopped by itself.
+            Some(RunState::Stopped { .. }) => {
+                self.running = false;
+                self.capture(report)?;
+            }
+            Some(RunState::Exited) | None => {
+                self.running = false;
+                report(Report::Run(RunState::Exited));
+            }
+        }
+        Ok(())
+    }
+
+    /// A failed link is dropped and opened anew; anything else is only said.
+    fn failed(&mut self, error: &anyhow::Error, report: &dyn Fn(Report)) {
+        let message = format!("{error:#}");
+        let broken = match error.downcast_ref() {
+            Some(TargetError::Save { .. }) | None => false,
+            Some(_) => true,
+        };
+        if broken {
+            self.machine = None;
+            self.running = false;
+            self.due = Instant::now() + RETRY;
+            report(Report::Lost(message));
+        } else {
+            report(Report::Failed(message));
+        }
+    }
+}
