@@ -262,7 +262,9 @@ proptest! {
         // Every entry, at its first and last address.
         for entry in &entries {
             for offset in [0, entry.size - 1] {
-                check_entry(entry, &setup.walk(&memory, entry.ia + offset), offset);
+                let way = setup.walk(&memory, entry.ia + offset);
+                check_entry(entry, &way, offset);
+                check_way(&setup, &way, &walk::translate(&regime, &mut read, entry.ia + offset).unwrap());
             }
             prop_assert_eq!(entry.problem.is_some(), match entry.kind {
                 Kind::Reserved | Kind::Loop | Kind::Unreadable => true,

@@ -104,7 +104,9 @@ impl Regime {
         let lpa2 = granule != Granule::Kib64 && vtcr >> 32 & 1 != 0;
         let oa_bits = control.output_bits("PS", vtcr >> 16 & 7, granule, lpa2, id)?;
         let start_level = control.start_level(granule, lpa2, id)?;
-        let ia_bits = control.input_bits(granule, lpa2, oa_bits, id)?;
+        // 52 bits of IPA need DS=1, or the 64 KiB granule with FEAT_LPA.
+        let large = lpa2 || granule == Granule::Kib64 && oa_bits == 52;
+        let ia_bits = control.input_bits(granule, large, id)?;
 
         // DDI 0487, pseudocode AArch64.S2InconsistentSL: the start level must resolve at least one
         // bit, and at most 16 tables may stand side by side.
@@ -191,7 +193,9 @@ impl Regime {
         };
         let lpa2 = granule != Granule::Kib64 && tcr >> ds_bit & 1 != 0;
         let oa_bits = control.output_bits(size_field, size, granule, lpa2, id)?;
-        let ia_bits = control.input_bits(granule, lpa2, oa_bits, id)?;
+        // 52 bits of VA need DS=1, or the 64 KiB granule with FEAT_LVA.
+        let large = lpa2 || granule == Granule::Kib64;
+        let ia_bits = control.input_bits(granule, large, id)?;
         let levels = (ia_bits - granule.shift()).div_ceil(granule.index_bits());
         let mut regime = Self {
             stage: Stage::One { e2h },
@@ -303,18 +307,14 @@ impl Control {
         Ok(stated.min(id.pa_bits()).min(format))
     }
 
-    /// 64 − T0SZ.
+    /// 64 − T0SZ. `large` allows more than 48 bits.
     fn input_bits(
         self,
         granule: Granule,
-        lpa2: bool,
-        oa_bits: u32,
+        large: bool,
         id: IdRegisters,
     ) -> Result<u32, RegimeError> {
         let t0sz = self.value & 0x3f;
-        // 52 bits need DS=1, or the 64 KiB granule: for stage 1 FEAT_LVA, for stage 2 FEAT_LPA.
-        let large =
-            lpa2 || granule == Granule::Kib64 && (self.register == "TCR_EL2" || oa_bits == 52);
         let least = if large { 12 } else { 16 };
         let most = match (id.small_tables(), granule) {
             (false, _) => 39,
