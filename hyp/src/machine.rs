@@ -134,9 +134,9 @@ pub enum Stop {
 
 /// A mutex whose value is whole even where a simulated CPU panicked.
 #[derive(Debug)]
-struct Cell<T>(Mutex<T>);
+struct Locked<T>(Mutex<T>);
 
-impl<T> Cell<T> {
+impl<T> Locked<T> {
     fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
@@ -150,14 +150,14 @@ impl<T> Cell<T> {
 /// touches it; while they stand, only the debugger does.
 #[derive(Debug)]
 struct Shared {
-    ram: Cell<Ram>,
-    cpus: Cell<Vec<Registers>>,
+    ram: Locked<Ram>,
+    cpus: Locked<Vec<Registers>>,
     /// CPUs that have written to tables since they trapped: pages may be halfway between two states.
-    unsettled: Cell<Vec<bool>>,
+    unsettled: Locked<Vec<bool>>,
     /// CPUs whose host has shown one of everything.
-    opened: Cell<Vec<bool>>,
+    opened: Locked<Vec<bool>>,
     /// Counters by name, as of the last step.
-    stats: Cell<Vec<(&'static str, u64)>>,
+    stats: Locked<Vec<(&'static str, u64)>>,
     invalidations: AtomicU64,
     pools: layout::Pools,
     baton: Baton,
@@ -205,11 +205,11 @@ impl Machine {
         let ram: [PageRange<Pa>; 1] = [layout::page_range(layout::RAM)?];
         let pools = layout::pools(&ram)?;
         let shared = Arc::new(Shared {
-            ram: Cell::new(Ram::new(layout::RAM)),
-            cpus: Cell::new((0..cpus).map(Registers::new).collect()),
-            unsettled: Cell::new(vec![false; cpus]),
-            opened: Cell::new(vec![false; cpus]),
-            stats: Cell::new(Vec::new()),
+            ram: Locked::new(Ram::new(layout::RAM)),
+            cpus: Locked::new((0..cpus).map(Registers::new).collect()),
+            unsettled: Locked::new(vec![false; cpus]),
+            opened: Locked::new(vec![false; cpus]),
+            stats: Locked::new(Vec::new()),
             invalidations: AtomicU64::new(0),
             pools,
             baton: Baton::new(cpus),

@@ -194,7 +194,9 @@ pub const HYP_SIZE: u64 = 0x100;
 pub(super) const REGIONS: u64 = RODATA.base;
 /// Physical address of the sections that `HYP.sections` points to.
 pub(super) const SECTION_LIST: u64 = RODATA.base + 0x100;
-/// Bytes of one element there: kind as u8, 7 unused, base and size as u64.
+/// Physical address of the text that `HYP.release` points to.
+pub(super) const RELEASE: u64 = RODATA.base + 0x400;
+/// Bytes of one section: kind as u8, 7 unused, base and size as u64.
 pub const SECTION_SIZE: u64 = 24;
 
 /// The type of a member of `HYP`; all are little-endian.
@@ -214,13 +216,15 @@ pub enum MemberType {
     Regions,
     /// Virtual address of sections ([`SECTION_SIZE`] bytes each), then how many as u64.
     Sections,
+    /// Virtual address of text, then how many bytes as u64.
+    Text,
 }
 
 impl MemberType {
     /// Bytes in memory.
     pub fn size(self) -> u64 {
         match self {
-            Self::Lock | Self::Records | Self::Regions | Self::Sections => 16,
+            Self::Lock | Self::Records | Self::Regions | Self::Sections | Self::Text => 16,
             Self::U64 => 8,
             Self::U32 => 4,
             Self::U8 => 1,
@@ -251,7 +255,7 @@ const fn member(path: &'static str, kind: MemberType, offset: u64) -> Member {
 }
 
 /// Every member of `HYP` a debugger reads, in order of address.
-pub const MEMBERS: [Member; 18] = [
+pub const MEMBERS: [Member; 19] = [
     member("HYP.host.lock", MemberType::Lock, 0x00),
     member("HYP.host.pgt.root", MemberType::U64, 0x10),
     member("HYP.host.pool.lock", MemberType::Lock, 0x18),
@@ -270,6 +274,7 @@ pub const MEMBERS: [Member; 18] = [
     member("HYP.profile", MemberType::U8, 0xb8),
     member("HYP.finalised", MemberType::U8, 0xb9),
     member("HYP.cpus", MemberType::U32, 0xbc),
+    member("HYP.release", MemberType::Text, 0xc0),
 ];
 
 /// The locks by their names in documents.

@@ -1,6 +1,6 @@
 //! Keeping hyp's static in simulated RAM what the library's objects are.
 
-use super::layout::{self, MEMBERS, Pools, REGIONS, SECTION_LIST, SECTION_SIZE};
+use super::layout::{self, MEMBERS, Pools, REGIONS, RELEASE, SECTION_LIST, SECTION_SIZE};
 use super::ram::Ram;
 use crate::addr::PageRange;
 use crate::init::Hyp;
@@ -25,6 +25,7 @@ pub(super) fn publish_constants(hyp: &Hyp<'_>, ram: &mut Ram) {
         ram.write(at, &[section.kind as u8]);
         write_range(ram, at + 8, section.range);
     }
+    ram.write(RELEASE, hyp.release().as_bytes());
 }
 
 fn write_range(ram: &mut Ram, pa: u64, range: PageRange<crate::addr::Pa>) {
@@ -65,6 +66,7 @@ fn values(hyp: &Hyp<'_>, pools: &Pools) -> [[u64; 2]; MEMBERS.len()] {
         [hyp.profile() as u64, 0],
         [u64::from(hyp.is_finalised()), 0],
         [u64::from(hyp.cpus()), 0],
+        pointer(RELEASE, hyp.release().len() as u64),
     ]
 }
 

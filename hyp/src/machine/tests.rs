@@ -170,6 +170,10 @@ fn hyps_static_in_ram_is_what_the_registers_and_tables_say() {
     assert_eq!(count, 1);
     assert_eq!(range[..8], layout::RAM.base.to_le_bytes());
     assert_eq!(range[8..], layout::RAM.size.to_le_bytes());
+    let [release, size] = member("HYP.release");
+    let mut text = vec![0; size as usize];
+    machine.read_phys(release - layout::LINEAR_OFFSET, &mut text);
+    assert_eq!(text, env!("CARGO_PKG_VERSION").as_bytes());
     let [sections, count] = member("HYP.sections");
     assert_eq!(count, layout::SECTIONS.len() as u64);
     let mut last = [0; 24];
@@ -321,6 +325,16 @@ fn what_the_simulation_computes_cannot_be_written() {
         assert_eq!(machine.write_phys(pa, &[0xaa; 8]), answer, "{pa:#x}");
     }
     assert_eq!(machine.read_phys(0x0900_0000, &mut [0; 8]), 0);
+}
+
+#[test]
+fn dropping_a_machine_ends_its_threads() {
+    let mut machine = Machine::start(4).unwrap();
+    let shared = Arc::downgrade(&machine.shared);
+    // CPUs are everywhere: at EL1, waiting for locks, holding them in the middle of the library.
+    machine.run(321);
+    drop(machine);
+    assert!(shared.upgrade().is_none(), "a thread still has it");
 }
 
 /// Overwrites an entry of a machine's host stage 2 and returns what the monitor says there.
