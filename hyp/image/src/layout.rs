@@ -118,6 +118,15 @@ struct Stacks([u8; MAX_CPUS * STACK_SIZE as usize]);
 #[used]
 static mut STACKS: Stacks = Stacks([0; MAX_CPUS * STACK_SIZE as usize]);
 
+const OVERFLOW_STACK_SIZE: usize = 0x2000;
+
+#[repr(C, align(16))]
+struct OverflowStack([u8; OVERFLOW_STACK_SIZE]);
+
+/// What a CPU reports on that has used up its own stack.
+#[unsafe(no_mangle)]
+static mut OVERFLOW_STACK: OverflowStack = OverflowStack([0; OVERFLOW_STACK_SIZE]);
+
 /// EL2's first table: 1 GiB blocks, until hyp has made its own. Entries 1 and 257 map the first GiB of RAM at
 /// VA = PA and at the fixed offset, entry 256 the devices below it.
 #[repr(C, align(4096))]
@@ -144,4 +153,8 @@ core::arch::global_asm!(
     STACK_SHIFT = const STACK_BIT + 1,
     STACKS_VA = const STACKS_VA.get(),
 );
-core::arch::global_asm!(include_str!("vectors.s"), STACK_BIT = const STACK_BIT);
+core::arch::global_asm!(
+    include_str!("vectors.s"),
+    STACK_BIT = const STACK_BIT,
+    OVERFLOW_STACK_SIZE = const OVERFLOW_STACK_SIZE,
+);

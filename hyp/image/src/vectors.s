@@ -111,14 +111,11 @@ own_sync:
     stp     x0, x1, [sp]
     mov     x1, #4
     b       unexpected
-1:  // What was on the stack is more telling than what follows it: report from the stack's upper end.
+1:  // The report gets a stack of its own. TPIDR_EL0 is the host's, but the host will not run again.
     sub     x0, sp, x0
-    sub     sp, sp, x0
     msr     tpidr_el0, x0
-    mov     x0, sp
-    orr     x0, x0, #(1 << {STACK_BIT})
-    orr     x0, x0, #((1 << {STACK_BIT}) - 16)
-    sub     sp, x0, #FRAME
+    ldr     x0, =OVERFLOW_STACK + {OVERFLOW_STACK_SIZE} - FRAME
+    mov     sp, x0
     mrs     x0, tpidr_el0
     stp     x0, x1, [sp]
     mov     x1, #16
@@ -136,5 +133,9 @@ unexpected:
     save_registers
     mov     x0, sp
     bl      unexpected_exception
+    // Never reached; the address after the call must still be this function's, for who unwinds.
+    brk     #0
     .cfi_endproc
     .size unexpected, . - unexpected
+
+    .ltorg
