@@ -539,7 +539,7 @@ fn a_dry_pool_takes_back_everything_that_is_not_ram_and_tries_once_more() {
     assert_eq!(machine.host(HOST_BSS), bss, "shares stay");
     assert_eq!(
         machine.host(FREE + 2 * MIB),
-        (FREE + 2 * MIB | RWX_BLOCK, 2),
+        ((FREE + 2 * MIB) | RWX_BLOCK, 2),
         "RAM stays"
     );
     assert_eq!(machine.hyp.stats().get(Event::PoolRetry), 1);

@@ -218,7 +218,7 @@ const ROWS: &[Row] = &[
                 machine,
                 host_page(PAGE, RESERVED),
                 el2_page(PAGE, SHARED_BORROWED),
-            )
+            );
         },
         pa: PAGE,
         host: Some((host_page(PAGE, RESERVED), 3)),
