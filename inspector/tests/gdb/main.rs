@@ -1,0 +1,6 @@
+//! The gdb target, and the snapshots made through it, against a real QEMU.
+//!
+//! Modules begin with `qemu` so that nextest runs no more of them at once than the computer bears.
+
+mod qemu;
+mod qemu_hyp;
