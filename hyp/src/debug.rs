@@ -248,3 +248,78 @@ fn read_u64(inferior: &impl Inferior, pa: u64) -> Option<u64> {
     let mut bytes = [0; 8];
     (inferior.read_phys(pa, &mut bytes) == bytes.len()).then(|| u64::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{Fake, OFFSET, RAM};
+    use super::*;
+
+    #[test]
+    fn regions_end_where_the_address_space_does() {
+        let last = Region {
+            base: u64::MAX - 0xfff,
+            size: 0x1000,
+        };
+        assert!(last.contains(u64::MAX) && last.contains(last.base));
+        assert!(!last.contains(last.base - 1));
+        assert_eq!(last.end(), u64::MAX);
+        assert!(Region::ALL.contains(0) && !Region { base: 5, size: 0 }.contains(5));
+    }
+
+    #[test]
+    fn addresses_are_named_by_the_symbol_that_holds_them() {
+        let symbols = [
+            Symbol {
+                name: "first",
+                address: 0x100,
+                size: 0x10,
+            },
+            Symbol {
+                name: "second",
+                address: 0x140,
+                size: 0x20,
+            },
+        ];
+        let fake = Fake::new();
+        let facts = Facts {
+            symbols: &symbols,
+            ..fake.facts()
+        };
+        for (va, name) in [
+            (0xff, None),
+            (0x100, Some("first")),
+            (0x10f, Some("first")),
+            (0x110, None),
+            (0x13f, None),
+            (0x15f, Some("second")),
+            (0x160, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(
+                facts.symbol_at(va).map(|symbol| symbol.name),
+                name,
+                "{va:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn facts_place_addresses() {
+        let fake = Fake::new();
+        let facts = fake.facts();
+        assert!(facts.is_ram(RAM.base) && facts.is_ram(RAM.end() - 1));
+        assert!(!facts.is_ram(RAM.base - 1) && !facts.is_ram(RAM.end()));
+        assert_eq!(facts.hyp_va(RAM.base).wrapping_add(OFFSET), RAM.base);
+        let pool = facts.pools[0].region();
+        assert_eq!((pool.base, pool.size), (facts.pools[0].base, 8 * PAGE));
+    }
+
+    #[test]
+    fn a_word_is_read_whole_or_not_at_all() {
+        let mut fake = Fake::new();
+        fake.words.insert(RAM.end() - 8, 7);
+        assert_eq!(read_u64(&fake, RAM.end() - 8), Some(7));
+        assert_eq!(read_u64(&fake, RAM.end() - 7), None);
+        assert_eq!(read_u64(&fake, u64::MAX), None);
+    }
+}

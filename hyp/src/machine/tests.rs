@@ -1,5 +1,7 @@
 //! The machine as a debugger finds it.
 
+mod invariants;
+
 use super::*;
 use crate::debug::owners::{Owner, Side, owners};
 use crate::debug::registers::{Register, System};

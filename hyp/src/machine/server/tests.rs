@@ -225,3 +225,64 @@ fn a_server_ends_while_a_client_watches() {
     let mut rest = Vec::new();
     let _ = client.0.read_to_end(&mut rest);
 }
+
+#[test]
+fn one_client_at_a_time_the_next_waits() {
+    let server = server();
+    let mut first = Client::attach(&server);
+    assert_eq!(first.ask("?"), "T05thread:01;");
+    let mut second = Client::attach(&server);
+    second.send("?");
+    assert_eq!(first.ask("qAttached"), "1", "the first is still served");
+    drop(first);
+    assert_eq!(second.receive(), b"T05thread:01;", "now the second is");
+}
+
+#[test]
+fn bulk_reads_come_in_large_packets_and_are_what_memory_holds() {
+    let machine = Machine::start(4).unwrap();
+    let start = super::super::layout::HYP;
+    let mut expected = vec![0; 0x6000];
+    assert_eq!(
+        crate::debug::Inferior::read_phys(&machine, start, &mut expected),
+        expected.len()
+    );
+    let server = Server::start(machine).unwrap();
+    let mut client = Client::attach(&server);
+    assert_eq!(client.ask("QStartNoAckMode"), "OK");
+    let name: String = "hyp/physmem".bytes().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(client.ask(&format!("vFile:open:{name},0,0")), "F01");
+    client.send(&format!("vFile:pread:1,6000,{start:x}"));
+    let answer = client.receive();
+    let data = answer
+        .strip_prefix(b"F6000;")
+        .expect("all of it in one packet");
+    let mut bytes = Vec::new();
+    let mut data = data.iter();
+    while let Some(&byte) = data.next() {
+        // Binary data: 0x7d escapes the byte behind it, which was exclusive-ored with 0x20.
+        bytes.push(match byte {
+            b'}' => data.next().unwrap() ^ 0x20,
+            _ => byte,
+        });
+    }
+    assert!(bytes == expected);
+}
+
+#[test]
+fn requests_may_be_sent_before_the_answers_are_read() {
+    let server = server();
+    let mut client = Client::attach(&server);
+    for thread in 1..=4 {
+        client.send(&format!("Hg{thread}"));
+        client.send("p20");
+    }
+    let answers: Vec<_> = (0..8)
+        .map(|_| String::from_utf8(client.receive()).unwrap())
+        .collect();
+    for (thread, pair) in (1..=4).zip(answers.chunks(2)) {
+        assert_eq!(pair[0], "OK");
+        assert_eq!(client.ask(&format!("Hg{thread}")), "OK");
+        assert_eq!(client.ask("p20"), pair[1], "pc of thread {thread}");
+    }
+}
