@@ -10,7 +10,7 @@ pub(crate) const DEVICE_TREE: Pa = Pa::new(0x4000_0000);
 /// Where the built-in host is loaded and runs; `hyp.ld` and `host.ld` have the same number.
 pub(crate) const HOST: Pa = Pa::new(0x4100_0000);
 /// The built-in host uses no RAM from here on.
-pub(crate) const HOST_END: Pa = Pa::new(0x4320_0000);
+pub(crate) const HOST_END: Pa = Pa::new(0x4340_0000);
 /// The boot table maps RAM up to here.
 pub(crate) const BOOT_RAM_END: Pa = Pa::new(0x8000_0000);
 /// QEMU's `virt` has its first PL011 here.

@@ -15,7 +15,8 @@ const FLAGS: u64 = 0x18;
 /// UARTFR.TXFF: the transmit FIFO is full.
 const TRANSMIT_FULL: u32 = 1 << 5;
 
-/// Keeps one CPU's line from another's.
+/// Keeps one CPU's line from another's. Debuggers find it by this name.
+#[unsafe(no_mangle)]
 pub(crate) static CONSOLE: TicketLock = TicketLock::new();
 
 /// Prints a line under the console's lock.
