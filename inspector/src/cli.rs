@@ -11,11 +11,15 @@ mod text;
 
 use crate::model::System;
 use crate::session::{Opener, Session};
+use crate::target;
 use crate::view;
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The target or an input failed, or the answer is incomplete.
 const FAILED: u8 = 3;
@@ -74,11 +78,23 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Opens a session and says what is worth knowing about it.
 fn open(opener: &Opener) -> anyhow::Result<Session> {
+    catch_interrupts()?;
     let session = opener.open()?;
     for note in session.notes() {
         complain(&note);
     }
     Ok(session)
+}
+
+/// From here on Ctrl-C ends waiting, not the process, so that the machine is left as it was found. The second one ends
+/// the process.
+fn catch_interrupts() -> io::Result<()> {
+    let cancelled = target::cancellation();
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, FAILED.into(), Arc::clone(cancelled))?;
+        flag::register(signal, Arc::clone(cancelled))?;
+    }
+    Ok(())
 }
 
 /// Says why the capture is not complete, if so.
