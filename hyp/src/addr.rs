@@ -223,3 +223,101 @@ impl<A: fmt::Display + Address> fmt::Display for PageRange<A> {
         write!(f, "{}..{}", self.base, self.end())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const TOP: u64 = 0xffff_ffff_ffff_f000;
+
+    #[test]
+    fn ranges_are_whole_pages_whose_end_is_an_address() {
+        let unaligned = |base, size| Err(RangeError::Unaligned { base, size });
+        let overflow = |base, size| Err(RangeError::Overflow { base, size });
+        let cases = [
+            (0, 0, Ok(())),
+            (0, PAGE_SIZE, Ok(())),
+            (TOP, 0, Ok(())),
+            (TOP - PAGE_SIZE, PAGE_SIZE, Ok(())),
+            (TOP, PAGE_SIZE, overflow(TOP, PAGE_SIZE)),
+            (PAGE_SIZE, TOP, overflow(PAGE_SIZE, TOP)),
+            (1, PAGE_SIZE, unaligned(1, PAGE_SIZE)),
+            (0, 1, unaligned(0, 1)),
+            (0x800, 0x800, unaligned(0x800, 0x800)),
+            (u64::MAX, u64::MAX, unaligned(u64::MAX, u64::MAX)),
+        ];
+        for (base, size, expected) in cases {
+            let range = PageRange::new(Pa::new(base), size);
+            assert_eq!(range.map(|_| ()), expected, "{size:#x} at {base:#x}");
+        }
+    }
+
+    #[test]
+    fn covering_rounds_outwards() {
+        let covering = |base, bytes| {
+            PageRange::covering(Va::new(base), bytes)
+                .map(|range| (range.base().get(), range.size()))
+        };
+        assert_eq!(covering(0x1000, 0x1000), Ok((0x1000, 0x1000)));
+        assert_eq!(covering(0x1fff, 1), Ok((0x1000, 0x1000)));
+        assert_eq!(covering(0x1fff, 2), Ok((0x1000, 0x2000)));
+        assert_eq!(covering(0x1234, 0), Ok((0x1000, 0x1000)));
+        assert_eq!(covering(0x1000, 0), Ok((0x1000, 0)));
+        for (base, bytes) in [(u64::MAX, 1), (TOP, 1), (1, u64::MAX)] {
+            assert_eq!(
+                covering(base, bytes),
+                Err(RangeError::Overflow { base, size: bytes })
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_knows_its_pages() {
+        let range = PageRange::new(Ipa::new(0x2000), 0x3000).unwrap();
+        let pages: Vec<_> = range.pages().map(Ipa::get).collect();
+        assert_eq!(pages, [0x2000, 0x3000, 0x4000]);
+        let contains = [0x1fff, 0x2000, 0x4fff, 0x5000].map(|at| range.contains(Ipa::new(at)));
+        assert_eq!(contains, [false, true, true, false]);
+        let part = |base, size| PageRange::new(Ipa::new(base), size).unwrap();
+        assert!(range.contains_range(range) && range.contains_range(part(0x4000, 0x1000)));
+        assert!(
+            !range.contains_range(part(0x1000, 0x2000))
+                && !range.contains_range(part(0x4000, 0x2000))
+        );
+        assert_eq!(part(0x2000, 0).pages().count(), 0);
+        assert_eq!(range.to_string(), "0x2000..0x5000");
+    }
+
+    #[test]
+    fn page_of_the_very_last_address_has_no_end() {
+        assert_eq!(
+            PageRange::page_of(Pa::new(0x1fff)),
+            PageRange::new(Pa::new(0x1000), PAGE_SIZE).ok()
+        );
+        assert_eq!(PageRange::page_of(Pa::new(u64::MAX)), None);
+    }
+
+    #[test]
+    fn frame_numbers_have_52_bits() {
+        assert_eq!(Pa::from_pfn(0x48000), Some(Pa::new(0x4800_0000)));
+        assert_eq!(Pa::from_pfn((1 << 52) - 1), Some(Pa::new(TOP)));
+        assert_eq!(Pa::from_pfn(1 << 52), None);
+        assert_eq!(Pa::from_pfn(u64::MAX), None);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let error = PageRange::new(Pa::new(0x123), 8).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "0x8 bytes at 0x123 are not whole pages: both must be multiples of 0x1000"
+        );
+        let error = PageRange::new(Pa::new(TOP), PAGE_SIZE).unwrap_err();
+        let expected =
+            "0x1000 bytes at 0xfffffffffffff000 pass the end of the 64-bit address space";
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -349,3 +349,6 @@ impl fmt::Debug for Desc {
         write!(f, "{:#018x}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

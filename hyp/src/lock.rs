@@ -154,3 +154,182 @@ impl Drop for Guard<'_> {
         self.lock.unlock(self.cpu);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::addr::{Ipa, Pa};
+    use crate::cpu::TableMemory;
+
+    /// A CPU whose wait and wake-up steps a test can look at.
+    #[derive(Default)]
+    struct Watched<'a> {
+        id: u32,
+        on_relax: Option<&'a dyn Fn()>,
+        wakes: Cell<u32>,
+    }
+
+    impl TableMemory for Watched<'_> {
+        fn read(&self, _: Pa) -> u64 {
+            unreachable!("a lock reads no tables")
+        }
+
+        fn write(&self, _: Pa, _: u64) {
+            unreachable!("a lock writes no tables")
+        }
+    }
+
+    impl Cpu for Watched<'_> {
+        fn id(&self) -> u32 {
+            self.id
+        }
+
+        fn lock_taker(&self) -> u64 {
+            0x1234
+        }
+
+        fn relax(&self) {
+            self.on_relax
+                .expect("the lock is free: there is nothing to wait for")();
+        }
+
+        fn wake(&self) {
+            self.wakes.set(self.wakes.get() + 1);
+        }
+
+        fn publish(&self) {}
+
+        fn invalidate_ipa(&self, _: Ipa, _: u8) {}
+
+        fn invalidate_vmid(&self) {}
+    }
+
+    #[test]
+    fn is_locked_from_taking_to_release() {
+        let (cpu, lock) = (Watched::default(), TicketLock::new());
+        assert!(!lock.is_locked());
+        let held = lock.lock(&cpu);
+        assert!(lock.is_locked() && lock.is_held_by(&cpu));
+        assert!(!lock.is_held_by(&Watched {
+            id: 1,
+            ..Watched::default()
+        }));
+        assert_eq!(
+            lock.state(),
+            LockState {
+                owner: 0,
+                next: 1,
+                holder: 0,
+                taker: 0x1234
+            }
+        );
+        drop(held);
+        assert!(!lock.is_locked() && !lock.is_held_by(&cpu));
+        assert_eq!(
+            lock.state(),
+            LockState {
+                owner: 1,
+                next: 1,
+                holder: NO_CPU,
+                taker: 0
+            }
+        );
+        assert_eq!(cpu.wakes.get(), 1);
+    }
+
+    /// The lock is served in the order of the tickets; one that waits keeps the lock locked.
+    #[test]
+    fn a_waiter_is_served_when_its_turn_comes() {
+        let (cpu, lock) = (Watched::default(), TicketLock::new());
+        let held = Cell::new(Some(lock.lock(&cpu)));
+        let seen = Cell::new(None);
+        let release = || {
+            seen.set(Some(lock.state()));
+            drop(held.take());
+        };
+        let waiter = Watched {
+            id: 1,
+            on_relax: Some(&release),
+            ..Watched::default()
+        };
+        let second = lock.lock(&waiter);
+        assert_eq!(
+            seen.get(),
+            Some(LockState {
+                owner: 0,
+                next: 2,
+                holder: 0,
+                taker: 0x1234
+            }),
+            "locked, one waits"
+        );
+        assert!(lock.is_locked() && lock.is_held_by(&waiter));
+        drop(second);
+        assert!(!lock.is_locked());
+    }
+
+    /// The tickets wrap from 0xffff to 0, each half by itself.
+    #[test]
+    fn halves_wrap_without_carry() {
+        let (cpu, lock) = (Watched::default(), TicketLock::with_tickets(0xffff));
+        assert!(!lock.is_locked());
+        let held = lock.lock(&cpu);
+        assert_eq!(
+            (lock.state().owner, lock.state().next),
+            (0xffff, 0),
+            "next does not carry out of its half"
+        );
+        assert!(lock.is_locked());
+        drop(held);
+        assert_eq!(
+            (lock.state().owner, lock.state().next),
+            (0, 0),
+            "owner does not carry into next"
+        );
+        assert!(!lock.is_locked());
+    }
+
+    /// The same with a waiter across the wrap, and all the way round once.
+    #[test]
+    fn a_waiter_across_the_wrap_is_served() {
+        let (cpu, lock) = (Watched::default(), TicketLock::with_tickets(0xfffe));
+        for turn in 0..4_u16 {
+            let held = Cell::new(Some(lock.lock(&cpu)));
+            let release = || drop(held.take());
+            let waiter = Watched {
+                id: 1,
+                on_relax: Some(&release),
+                ..Watched::default()
+            };
+            drop(lock.lock(&waiter));
+            let expected = 0xfffe_u16.wrapping_add(2 * (turn + 1));
+            assert_eq!(
+                (lock.state().owner, lock.state().next),
+                (expected, expected)
+            );
+        }
+        for _ in 0..=u16::MAX {
+            drop(lock.lock(&cpu));
+        }
+        assert_eq!((lock.state().owner, lock.state().next), (6, 6));
+    }
+
+    #[test]
+    fn the_layout_is_the_one_debuggers_read() {
+        use core::mem::{align_of, offset_of, size_of};
+        assert_eq!((size_of::<TicketLock>(), align_of::<TicketLock>()), (16, 8));
+        assert_eq!(offset_of!(TicketLock, tickets), 0);
+        assert_eq!(offset_of!(TicketLock, holder), 4);
+        assert_eq!(offset_of!(TicketLock, taker), 8);
+        // `owner` is the half at the lower address.
+        let lock = TicketLock::new();
+        let cpu = Watched::default();
+        let _held = lock.lock(&cpu);
+        assert_eq!(
+            lock.tickets.load(Ordering::Relaxed).to_le_bytes(),
+            [0, 0, 1, 0]
+        );
+    }
+}

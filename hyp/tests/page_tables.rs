@@ -178,6 +178,40 @@ fn roots_are_concatenated_as_the_geometry_asks() {
 }
 
 #[test]
+fn a_pool_has_one_record_a_page() {
+    let memory = range(POOL, 4 * PAGE_SIZE);
+    assert!(Pool::new(memory, records(3)).is_none());
+    assert!(Pool::new(memory, records(5)).is_none());
+    let pool = Pool::new(memory, records(4)).unwrap();
+    assert_eq!(
+        (pool.base(), pool.pages(), pool.free_pages()),
+        (Pa::new(POOL), 4, 4)
+    );
+    assert_eq!(size_of::<hyp::pool::PageRecord>(), 2);
+}
+
+/// A table page that is used again holds nothing of what it held before.
+#[test]
+fn table_pages_are_zeroed_before_they_are_linked() {
+    let t: Table<Ipa> = Table::new(Geometry::HOST_STAGE2, 5);
+    t.table
+        .map(
+            t.mm(),
+            ipas(0x4000_0000, 2 * MIB),
+            Pa::new(0x4000_0000),
+            Prot::RWX,
+            true,
+        )
+        .unwrap();
+    // The 1 GiB block frees both tables without looking at what is in them.
+    t.map(0x4000_0000, 1 << 30, Prot::RWX);
+    t.map(GIB_1, PAGE_SIZE, Prot::RWX);
+    for offset in (PAGE_SIZE..2 * MIB).step_by(PAGE_SIZE as usize) {
+        assert_eq!(t.get(GIB_1 + offset), (0, 3));
+    }
+}
+
+#[test]
 fn enough_pages_are_enough() {
     for (base, size) in [
         (0x4000_0000, 64 * MIB),

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{GIB, MIB, Setup};
-use hyp::addr::PAGE_SIZE;
+use common::{GIB, HYP_OFFSET, MIB, Setup};
+use hyp::addr::{PAGE_SIZE, Va};
 use hyp::errno::Errno;
-use hyp::init::{InitError, SectionKind};
+use hyp::init::{InitError, Section, SectionKind};
 
 #[track_caller]
 fn refused(setup: Setup, message: &str) {
@@ -135,4 +135,48 @@ fn sections_must_not_overlap() {
         error.to_string(),
         "section data at 0x40201000..0x40202000 cannot be mapped at EL2: -EINVAL (-22)"
     );
+}
+
+/// A stack between guards: mapped once more elsewhere, as its section is, and of no meaning for ownership.
+#[test]
+fn private_mappings_are_made_while_starting_and_outside_the_fixed_range() {
+    let machine = Setup::default().build().unwrap();
+    machine.hyp.init(machine.cpu()).unwrap();
+    let part = Section {
+        kind: SectionKind::Stacks,
+        range: common::page(0x4020_9000),
+    };
+    let map = |va| {
+        machine
+            .hyp
+            .create_private_mapping(machine.cpu(), Va::new(va), part)
+    };
+    let inside = Err(InitError::Map {
+        section: part,
+        errno: Errno::Inval,
+    });
+
+    map(0x1000_1000).unwrap();
+    for fixed in [HYP_OFFSET + 0x4000_0000, HYP_OFFSET + 0x4fff_f000] {
+        assert_eq!(map(fixed), inside, "{fixed:#x}");
+    }
+    let leaf = |va| {
+        machine
+            .hyp
+            .hyp()
+            .get_leaf(machine.cpu(), Va::new(va))
+            .unwrap()
+            .desc
+            .raw()
+    };
+    let stack = 0x0040_0000_4020_9743;
+    assert_eq!(
+        [0x1000_0000, 0x1000_1000, 0x1000_2000].map(leaf),
+        [0, stack, 0],
+        "guards stay holes"
+    );
+
+    machine.hyp.finalise(machine.cpu()).unwrap();
+    assert_eq!(map(0x2000_0000), inside, "too late");
+    assert_eq!(machine.host(0x4020_9000), (0x4, 3));
 }
