@@ -1,7 +1,7 @@
 //! The full screen.
 //!
 //! One thread owns the machine ([`worker`]), one reads the terminal; their events are taken by one
-//! [`state::State`], which answers with effects. It is drawn when it changed ([`screen`]).
+//! [`state::State`], which answers with effects. It is drawn when it changed (`screen`).
 //!
 //! | module | what |
 //! |---|---|
@@ -9,9 +9,9 @@
 //! | [`keymap`] | the keys: one table for dispatch, help and footer |
 //! | [`state`] | events in, effects out |
 //! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs |
-//! | [`screen`], [`grid`], [`details`], [`theme`] | drawing |
+//! | `screen`, `grid`, `details`, [`theme`] | drawing |
 //! | [`worker`] | the machine |
-//! | [`guard`] | the terminal |
+//! | `guard` | the terminal |
 
 pub mod capture;
 mod details;

@@ -1,7 +1,7 @@
 //! Drawing: columns of cells, lines of text, rules with titles. Only what is on the screen is drawn.
 
 use super::theme::Theme;
-use crate::view::{Cell, Role, Row};
+use crate::view::{Cell, Role, Row, size_text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -9,17 +9,44 @@ use unicode_width::UnicodeWidthStr;
 
 /// A column of a table on the screen.
 #[derive(Clone, Copy)]
-pub(super) struct Column {
+struct Column {
     /// Width it has at least, so that columns stand still while rows pass by.
-    pub(super) width: u16,
+    width: u16,
     /// Numbers stand to the right.
-    pub(super) right: bool,
+    right: bool,
     /// The column with the highest number goes first where there is no room for all; 0 stays.
-    pub(super) drop: u8,
+    drop: u8,
 }
 
-/// A column of `width`.
-pub(super) const fn column(width: u16, right: bool, drop: u8) -> Column {
+/// How the columns of the views' tables, and of our own, stand; the widths are those of 40-bit
+/// addresses.
+fn column(title: &str) -> Column {
+    let (width, right, drop) = match title {
+        "REGIME" => (7, false, 4),
+        "IA" | "PC" => (12, false, 0),
+        "OA" => (10, false, 2),
+        "PA" => (10, false, 1),
+        "SIZE" => (5, true, 0),
+        "KIND" => (10, false, 0),
+        "PERM" | "HELD" => (4, false, 0),
+        "MEM" => (9, false, 5),
+        "STATE" | "HOST" | "HYP" => (15, false, 0),
+        "OWNER" => (5, false, 0),
+        "RULE" => (4, false, 1),
+        "COUNT" => (5, true, 2),
+        "GUESTS" => (6, false, 3),
+        "LOCK" => (9, false, 0),
+        "NEXT" => (5, true, 6),
+        "HOW" => (8, false, 4),
+        "CPU" => (3, true, 0),
+        "WAITERS" => (7, true, 0),
+        "TAKEN AT" | "SYMBOL" => (20, false, 0),
+        "VTTBR_EL2" | "ESR_EL2" => (10, false, 3),
+        "#" => (5, true, 1),
+        "WORD" | "VALUE" => (18, false, 0),
+        "REGISTER" => (14, false, 0),
+        _ => (8, false, 0),
+    };
     Column { width, right, drop }
 }
 
@@ -36,6 +63,21 @@ pub(super) fn text(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, sty
 /// Width of a text on the screen.
 pub(super) fn width(text: &str) -> u16 {
     u16::try_from(text.width()).unwrap_or(u16::MAX)
+}
+
+/// A text that is not wider than `room`, its middle left out if it must be: both ends of
+/// `symbol+0x40` matter.
+pub(super) fn shorten(text: &str, room: u16) -> String {
+    let (length, room) = (text.chars().count(), usize::from(room));
+    if length <= room {
+        return text.to_owned();
+    }
+    let tail = room.saturating_sub(1) / 3;
+    let head = room.saturating_sub(tail + 1);
+    let mut short: String = text.chars().take(head).collect();
+    short.push('…');
+    short.extend(text.chars().skip(length - tail));
+    short
 }
 
 /// A row of the table with its marks.
@@ -55,17 +97,23 @@ pub(super) fn table(
     area: Rect,
     theme: Theme,
     titles: &[&str],
-    columns: &[Column],
-    sorted: Option<(usize, bool)>,
+    sorted: Option<(&str, bool)>,
     lines: &[Line],
 ) {
-    let mut widths: Vec<u16> = columns.iter().map(|column| column.width).collect();
-    for (i, w) in widths.iter_mut().enumerate() {
-        let title = titles.get(i).map_or(0, |title| width(title));
-        let sorted = u16::from(sorted.is_some_and(|(column, _)| column == i)) * 2;
+    let columns: Vec<Column> = titles.iter().map(|title| column(title)).collect();
+    let arrow = |title: &str| {
+        sorted
+            .filter(|(column, _)| *column == title)
+            .map(|(_, down)| down)
+    };
+    let mut widths = Vec::new();
+    for (i, title) in titles.iter().enumerate() {
         let longest = lines.iter().filter_map(|line| line.row.get(i));
         let longest = longest.map(|cell| width(&cell.text)).max().unwrap_or(0);
-        *w = (*w).max(title + sorted).max(longest);
+        // The last column may be cut off; the others stand aside only for its minimum.
+        let longest = if i + 1 == columns.len() { 0 } else { longest };
+        let title = width(title) + if arrow(title).is_some() { 2 } else { 0 };
+        widths.push(columns[i].width.max(title).max(longest));
     }
     // The marks take one column on the left.
     let mut shown: Vec<usize> = (0..columns.len()).collect();
@@ -82,8 +130,8 @@ pub(super) fn table(
     let mut x = area.x.saturating_add(1);
     for i in shown {
         let (w, right) = (widths[i], columns[i].right);
-        let mut title = titles.get(i).copied().unwrap_or_default().to_owned();
-        if let Some((_, down)) = sorted.filter(|(column, _)| *column == i) {
+        let mut title = titles[i].to_owned();
+        if let Some(down) = arrow(titles[i]) {
             title.push_str(if down { " ▼" } else { " ▲" });
         }
         let mut put = |y: u16, what: &str, style: Style| {
@@ -145,15 +193,19 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, note
     }
 }
 
-/// Draws labelled rows, one a line, their values in one column.
+/// Draws labelled rows, their values in one column; values that are too long go on below.
 pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) {
     let label = rows.iter().filter(|row| row.len() > 1);
     let label = label
         .filter_map(|row| row.first())
         .map(|cell| width(&cell.text));
     let label = label.max().unwrap_or(0).min(area.width / 2);
-    for (y, row) in (area.y..area.bottom()).zip(rows) {
-        let (x, rest) = match row.split_first() {
+    let mut y = area.y;
+    for row in rows {
+        if y >= area.bottom() {
+            break;
+        }
+        let (left, rest) = match row.split_first() {
             Some((first, rest)) if !rest.is_empty() => {
                 text(
                     buf,
@@ -167,11 +219,31 @@ pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) 
             }
             _ => (area.x + 1, row.as_slice()),
         };
-        let mut x = x;
+        let mut x = left;
         for cell in rest {
-            x = text(buf, area, x, y, &cell.text, theme.role(cell.role)) + 1;
+            for word in cell.text.split(' ') {
+                if x > left && x + width(word) > area.right() {
+                    (x, y) = (left, y + 1);
+                }
+                x = text(buf, area, x, y, word, theme.role(cell.role)) + 1;
+            }
         }
+        y += 1;
     }
+}
+
+/// A size in bytes to four digits or so, where the exact one would be long.
+pub(super) fn about(bytes: u64) -> String {
+    let exact = size_text(bytes);
+    if exact.len() < 6 {
+        return exact;
+    }
+    let unit = bytes.ilog2() / 10;
+    let value = bytes as f64 / 2_f64.powi(10 * unit as i32);
+    format!(
+        "{value:.1}{}",
+        ["", "K", "M", "G", "T", "P", "E"][unit as usize]
+    )
 }
 
 /// A line of help where there is nothing to show.
@@ -182,4 +254,40 @@ pub(super) fn note(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
 /// A dim label.
 pub(super) fn label(text: impl Into<String>) -> Cell {
     Cell::new(Role::Dim, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_sizes_are_rounded_and_short_ones_are_exact() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (4096, "4K"),
+            (0x20_1000, "2052K"),
+            (495_224 << 10, "483.6M"),
+            (260_992 << 20, "254.9G"),
+            (u64::MAX, "16.0E"),
+        ] {
+            assert_eq!(about(bytes), text);
+        }
+    }
+
+    #[test]
+    fn values_that_are_too_long_go_on_below() {
+        let mut buf = Buffer::empty(Rect::new(0, 0, 20, 4));
+        let row =
+            |label: &str, value: &str| vec![self::label(label), Cell::new(Role::Plain, value)];
+        let rows = [row("a", "one two three four"), row("b", "x")];
+        let theme = Theme {
+            depth: crate::tui::theme::Depth::Mono,
+            light: false,
+        };
+        details(&mut buf, Rect::new(0, 0, 20, 4), theme, &rows);
+        let line = |y| (0..20).map(|x| buf[(x, y)].symbol()).collect::<String>();
+        assert_eq!(line(0).trim_end(), " a  one two three");
+        assert_eq!(line(1).trim_end(), "    four");
+        assert_eq!(line(2).trim_end(), " b  x");
+    }
 }

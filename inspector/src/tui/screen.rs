@@ -108,6 +108,9 @@ fn draw_on(state: &State, buf: &mut Buffer) -> Option<Position> {
 fn pieces(buf: &mut Buffer, area: Rect, pieces: &[(String, Style)]) {
     let mut x = area.x + 1;
     for (text, style) in pieces.iter().filter(|(text, _)| !text.is_empty()) {
+        if x + grid::width(text) > area.right() {
+            break;
+        }
         x = grid::text(buf, area, x, area.y, text, *style) + 2;
     }
 }
@@ -170,41 +173,47 @@ fn draw_header(state: &State, area: Rect, buf: &mut Buffer) {
     );
 }
 
+/// Every CPU in a column of its own: number, exception level, where it stands.
 fn draw_cpus(state: &State, area: Rect, buf: &mut Buffer) {
     let theme = state.theme;
     let cpus = state
         .capture
         .as_ref()
         .map_or(&[][..], |capture| &capture.system.cpus);
-    let mut x = area.x + 1;
-    for (i, cpu) in cpus.iter().enumerate() {
-        let place = details::place(cpu).unwrap_or_else(|| "?".into());
+    let room = area.width.saturating_sub(1);
+    let columns = u16::try_from(cpus.len())
+        .unwrap_or(u16::MAX)
+        .clamp(1, (room / 18).max(1));
+    let share = (room / columns).min(40);
+    for (i, cpu) in (0..columns).zip(cpus) {
+        let column = Rect {
+            x: area.x + 1 + i * share,
+            width: share - 1,
+            ..area
+        };
+        let more = cpus.len() - usize::from(i);
+        if i + 1 == columns && more > 1 {
+            grid::text(
+                buf,
+                column,
+                column.x,
+                column.y,
+                &format!("+{more} more"),
+                theme.dim(),
+            );
+            break;
+        }
         let level = cpu
             .el
             .map_or_else(|| "EL?".to_owned(), |el| format!("EL{el}"));
-        let needed = grid::width(&place) + grid::width(&level) + 7;
-        let more = format!("+{} more", cpus.len() - i);
-        let reserve = if i + 1 < cpus.len() {
-            grid::width(&more) + 2
-        } else {
-            0
-        };
-        if x + needed + reserve > area.right() {
-            grid::text(buf, area, x, area.y, &more, theme.dim());
-            break;
-        }
-        x = grid::text(
-            buf,
-            area,
-            x,
-            area.y,
-            &format!("{} ", cpu.number),
-            theme.dim(),
-        );
         let el2 = cpu.el.is_some_and(|el| el >= 2);
         let style = if el2 { theme.active() } else { theme.dim() };
-        x = grid::text(buf, area, x, area.y, &level, style) + 1;
-        x = grid::text(buf, area, x, area.y, &place, Style::new()) + 3;
+        let number = format!("{} ", cpu.number);
+        let x = grid::text(buf, column, column.x, column.y, &number, theme.dim());
+        let x = grid::text(buf, column, x, column.y, &level, style) + 1;
+        let place = details::place(cpu).unwrap_or_else(|| "?".into());
+        let place = grid::shorten(&place, column.right().saturating_sub(x));
+        grid::text(buf, column, x, column.y, &place, Style::new());
     }
 }
 

@@ -93,7 +93,7 @@ fn every_pane_shows_what_it_is_for() {
     let expected = [
         ("1", "a cell"),
         ("2", "table 0x40300000"),
-        ("3", "shared-borrowed"),
+        ("3", "annotation"),
         ("4", "pages of RAM"),
         ("5", "in the tables"),
         ("6", "handle_host_mem_abort+0x40"),

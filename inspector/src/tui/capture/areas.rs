@@ -65,10 +65,10 @@ pub(super) fn overlapping(areas: &[Area], span: Span) -> impl Iterator<Item = &A
         .take_while(move |area| area.span.overlaps(span))
 }
 
-/// Appends `start..end` to the areas from index `from` on, or lengthens the last one where it
-/// continues. What overlaps the last one is cut off.
-fn push(areas: &mut Vec<Area>, from: usize, start: u64, end: u64, class: Class) {
-    let previous = areas[from..].last_mut();
+/// Appends `start..end`, or lengthens the last area where it continues. What overlaps the last one is
+/// cut off.
+fn push(areas: &mut Vec<Area>, start: u64, end: u64, class: Class) {
+    let previous = areas.last_mut();
     let after = |area: &Area| area.span.start.saturating_add(area.span.size);
     let start = previous
         .as_deref()
@@ -100,7 +100,7 @@ pub(super) fn regime_areas(system: &System, regime: &RegimeCapture) -> Vec<Area>
     let gap = |areas: &mut Vec<Area>, from: u64, to: u64| {
         for ram in lazy {
             let end = ram.start.saturating_add(ram.size).min(to);
-            push(areas, 0, ram.start.max(from), end, Class::Lazy);
+            push(areas, ram.start.max(from), end, Class::Lazy);
         }
     };
     let mut at = 0;
@@ -109,7 +109,6 @@ pub(super) fn regime_areas(system: &System, regime: &RegimeCapture) -> Vec<Area>
         at = entry.leaf.ia.saturating_add(entry.leaf.size);
         push(
             &mut areas,
-            0,
             entry.leaf.ia,
             at,
             class_of_entry(system, &regime.name, entry),
@@ -119,37 +118,31 @@ pub(super) fn regime_areas(system: &System, regime: &RegimeCapture) -> Vec<Area>
     areas
 }
 
-/// The areas of RAM by joint state, and what the host has mapped outside RAM.
+/// The areas of RAM by joint state.
 pub(super) fn physical_areas(system: &System) -> Vec<Area> {
     let host = system
         .regimes
         .iter()
         .find(|regime| regime.name == "host-s2");
     let mapped = host.map_or_else(Vec::new, |regime| regime_areas(system, regime));
-    // What the host has mapped outside RAM.
-    let mut areas: Vec<Area> = mapped
-        .iter()
-        .filter(|area| area.class == Class::Mmio)
-        .copied()
-        .collect();
-    let devices = areas.len();
+    let mut areas = Vec::new();
     for range in &system.owners {
         let end = range.pa.start.saturating_add(range.pa.size);
         let class = class_of_owner(range);
         if class != Class::Host {
-            push(&mut areas, devices, range.pa.start, end, class);
+            push(&mut areas, range.pa.start, end, class);
             continue;
         }
+        // What the host owns is mapped, or will be when it touches it.
         let mut at = range.pa.start;
         for area in overlapping(&mapped, range.pa).filter(|area| area.class == Class::Host) {
             let start = area.span.start.max(at);
-            push(&mut areas, devices, at, start, Class::Lazy);
+            push(&mut areas, at, start, Class::Lazy);
             at = area.span.start.saturating_add(area.span.size).min(end);
-            push(&mut areas, devices, start, at, Class::Host);
+            push(&mut areas, start, at, Class::Host);
         }
-        push(&mut areas, devices, at, end, Class::Lazy);
+        push(&mut areas, at, end, Class::Lazy);
     }
-    areas.sort_by_key(|area| area.span.start);
     areas
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 /// What differs from the capture before.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Changes {
-    /// Ranges by address space, in the order of [`Capture::spaces`]; disjoint and in order.
+    /// Ranges by address space, in the order of [`Capture::spaces`](super::Capture::spaces); disjoint and in order.
     pub spaces: Vec<Vec<Span>>,
     /// Locks by index.
     pub locks: BTreeSet<usize>,

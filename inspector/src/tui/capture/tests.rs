@@ -19,11 +19,8 @@ fn text(areas: &[Area]) -> String {
 fn each_space_is_cut_where_its_class_changes() {
     let capture = capture(&mut Fake::new(), None);
     assert_eq!(
-        text(&capture.spaces[0].areas[..8]),
-        "0x8000000..=0x8000fff mapped, not RAM\n\
-         0x8010000..=0x8010fff mapped, not RAM\n\
-         0x9000000..=0x9000fff mapped, not RAM\n\
-         0x40000000..=0x4005ffff host, owned\n\
+        text(&capture.spaces[0].areas[..5]),
+        "0x40000000..=0x4005ffff host, owned\n\
          0x40060000..=0x401fffff host, not mapped yet\n\
          0x40200000..=0x403fffff hyp, owned\n\
          0x40400000..=0x407fffff host, not mapped yet\n\

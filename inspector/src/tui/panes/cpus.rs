@@ -4,7 +4,7 @@ use super::{Focus, below, split};
 use crate::model::Cpu;
 use crate::tui::capture::Capture;
 use crate::tui::details;
-use crate::tui::grid::{self, Column, column};
+use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
@@ -21,22 +21,6 @@ pub struct Cpus {
     pub list: List,
     names: Vec<String>,
 }
-
-/// Titles are [`cpus_table`]'s.
-const CPU_COLUMNS: [Column; 6] = [
-    column(3, true, 0),
-    column(3, false, 0),
-    column(18, false, 0),
-    column(20, false, 0),
-    column(12, false, 3),
-    column(12, false, 2),
-];
-
-const REGISTER_COLUMNS: [Column; 3] = [
-    column(14, false, 0),
-    column(18, false, 0),
-    column(1, false, 0),
-];
 
 /// The largest number of CPUs that stand in the list at once.
 const SHOWN: u16 = 8;
@@ -152,15 +136,7 @@ impl Cpus {
                 selected: i == self.cpu,
             })
             .collect();
-        grid::table(
-            buf,
-            below(upper, 1),
-            theme,
-            &table.titles,
-            &CPU_COLUMNS,
-            None,
-            &lines,
-        );
+        grid::table(buf, below(upper, 1), theme, &table.titles, None, &lines);
         let Some(cpu) = cpus.get(self.cpu) else {
             grid::note(buf, below(lower, 1), theme, "no CPU was read");
             return;
@@ -193,15 +169,7 @@ impl Cpus {
             })
             .collect();
         let titles = ["REGISTER", "VALUE", ""];
-        grid::table(
-            buf,
-            below(lower, 1),
-            theme,
-            &titles,
-            &REGISTER_COLUMNS,
-            None,
-            &lines,
-        );
+        grid::table(buf, below(lower, 1), theme, &titles, None, &lines);
         if let (Some(side), Some((cpu, name, value))) = (side, self.selected(capture)) {
             grid::rule(buf, side, theme, name, &format!("{value:#018x}"));
             grid::details(

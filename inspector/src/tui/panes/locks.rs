@@ -4,7 +4,7 @@ use super::{Focus, below, split};
 use crate::model::{Lock, Tickets};
 use crate::tui::capture::Capture;
 use crate::tui::details;
-use crate::tui::grid::{self, Column, column};
+use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
@@ -32,20 +32,6 @@ struct Age {
     /// When that was.
     at: Duration,
 }
-
-/// Titles are [`locks_table`]'s, and the age.
-const COLUMNS: [Column; 10] = [
-    column(9, false, 0),
-    column(10, false, 4),
-    column(5, true, 5),
-    column(5, true, 6),
-    column(4, false, 0),
-    column(7, true, 0),
-    column(3, true, 0),
-    column(8, false, 3),
-    column(20, false, 1),
-    column(12, false, 0),
-];
 
 impl Locks {
     /// Takes a new capture that came at `now`.
@@ -148,15 +134,7 @@ impl Locks {
                 }
             })
             .collect();
-        grid::table(
-            buf,
-            below(main, 1),
-            theme,
-            &table.titles,
-            &COLUMNS,
-            None,
-            &lines,
-        );
+        grid::table(buf, below(main, 1), theme, &table.titles, None, &lines);
         if lines.is_empty() {
             grid::note(
                 buf,

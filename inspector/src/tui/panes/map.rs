@@ -50,17 +50,33 @@ impl Default for Map {
     }
 }
 
+/// Where the cursor starts: at the first RAM.
+fn start(space: &Space) -> u64 {
+    let ram = space.areas.iter().find(|area| area.class != Class::Mmio);
+    ram.map_or(space.extent.start, |area| area.span.start)
+}
+
 /// Columns for the addresses at the left.
-const GUTTER: u16 = 15;
+fn gutter(space: &Space) -> u16 {
+    let digits = space
+        .extent
+        .last()
+        .unwrap_or(0)
+        .checked_ilog2()
+        .unwrap_or(0)
+        / 4
+        + 1;
+    digits as u16 + 4
+}
 
 /// The part of the pane where cells are: below the rule and the ruler, right of the addresses.
 /// Its width is the number of cells a row.
-fn cells_in(body: Rect) -> Rect {
+fn cells_in(body: Rect, gutter: u16) -> Rect {
     let main = below(split(body).0, 2);
-    let room = main.width.saturating_sub(GUTTER + 1).min(256);
+    let room = main.width.saturating_sub(gutter).min(256);
     let cells = if room == 0 { 0 } else { 1 << room.ilog2() };
     Rect {
-        x: main.x + GUTTER.min(main.width),
+        x: main.x + gutter.min(main.width),
         width: cells,
         ..main
     }
@@ -91,11 +107,11 @@ impl Map {
 
     /// Takes the size of the screen and, the first time, chooses the zoom.
     pub fn settle(&mut self, capture: &Capture, body: Rect) {
-        self.cells = cells_in(body);
         self.space = self.space.min(capture.spaces.len().saturating_sub(1));
         let Some(space) = self.space(capture) else {
             return;
         };
+        self.cells = cells_in(body, gutter(space));
         if self.shift.is_none() && !self.cells.is_empty() && !space.areas.is_empty() {
             self.fit(space);
         }
@@ -106,11 +122,10 @@ impl Map {
 
     /// Chooses the closest zoom at which everything is on the screen.
     fn fit(&mut self, space: &Space) {
-        let fits =
-            |shift: &u32| self.shift_rows(space, *shift).lines() <= u64::from(self.cells.height);
+        let fits = |shift: &u32| self.shift_rows(space, *shift).fit(self.cells.height);
         self.shift = Some((CLOSEST..FARTHEST).find(fits).unwrap_or(FARTHEST));
         if !space.extent.contains(self.cursor) {
-            self.cursor = space.extent.start;
+            self.cursor = start(space);
         }
         self.top = space.extent.start;
     }
@@ -152,8 +167,8 @@ impl Map {
             Action::Fit => self.fit(space),
             Action::View => {
                 let next = (self.space + 1) % capture.spaces.len();
-                let start = capture.spaces[next].extent.start;
-                self.go(next, start);
+                let cursor = start(&capture.spaces[next]);
+                self.go(next, cursor);
             }
             Action::NextChange => return self.seek(space, true, |area| area.changed),
             Action::PreviousChange => return self.seek(space, false, |area| area.changed),

@@ -5,7 +5,7 @@ use super::{Focus, below, split};
 use crate::model::OwnerRange;
 use crate::tui::capture::{Capture, Class};
 use crate::tui::details;
-use crate::tui::grid::{self, Column, column};
+use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
@@ -25,20 +25,8 @@ pub struct Owners {
     rows: Vec<usize>,
 }
 
-/// Titles are [`owners_table`]'s.
-const COLUMNS: [Column; 8] = [
-    column(12, false, 0),
-    column(6, true, 0),
-    column(8, false, 0),
-    column(15, false, 0),
-    column(15, false, 0),
-    column(6, false, 3),
-    column(5, true, 2),
-    column(4, false, 1),
-];
-
 /// The column that each order goes by.
-const ORDERS: [usize; 6] = [0, 1, 2, 3, 4, 7];
+const ORDERS: [&str; 6] = ["PA", "SIZE", "OWNER", "HOST", "HYP", "RULE"];
 
 impl Owners {
     /// Chooses the rows anew, keeping the cursor on what it stands on.
@@ -156,28 +144,21 @@ impl Owners {
         let note = format!("{at} of {} ranges", self.rows.len());
         grid::rule(buf, main, theme, "pages of RAM", &note);
         let window = self.list.window(self.rows.len());
-        let mut titles = Vec::new();
-        let mut lines = Vec::new();
-        for i in window {
-            let range = &owners[self.rows[i]];
-            let mut table = owners_table(std::slice::from_ref(range));
-            titles = table.titles;
-            lines.extend(table.rows.pop().map(|row| grid::Line {
+        let shown: Vec<_> = window
+            .clone()
+            .map(|i| owners[self.rows[i]].clone())
+            .collect();
+        let table = owners_table(&shown);
+        let rows = table.rows.into_iter().zip(window).zip(&shown);
+        let lines: Vec<_> = rows
+            .map(|((row, i), range)| grid::Line {
                 row,
                 changed: capture.changes.touch(0, range.pa),
                 selected: i == self.list.cursor,
-            }));
-        }
+            })
+            .collect();
         let sorted = Some((ORDERS[self.sieve.order], self.sieve.reverse));
-        grid::table(
-            buf,
-            below(main, 1),
-            theme,
-            &titles,
-            &COLUMNS,
-            sorted,
-            &lines,
-        );
+        grid::table(buf, below(main, 1), theme, &table.titles, sorted, &lines);
         if lines.is_empty() {
             grid::note(
                 buf,
@@ -195,14 +176,14 @@ impl Owners {
     }
 }
 
-fn compare(column: usize, a: &OwnerRange, b: &OwnerRange) -> Ordering {
+fn compare(column: &str, a: &OwnerRange, b: &OwnerRange) -> Ordering {
     let text = |state: Option<crate::model::State>| state.map(|state| state.to_string());
     match column {
-        1 => a.pa.size.cmp(&b.pa.size),
-        2 => a.owner.to_string().cmp(&b.owner.to_string()),
-        3 => text(a.host).cmp(&text(b.host)),
-        4 => text(a.hyp).cmp(&text(b.hyp)),
-        7 => a.rule.cmp(&b.rule),
+        "SIZE" => a.pa.size.cmp(&b.pa.size),
+        "OWNER" => a.owner.to_string().cmp(&b.owner.to_string()),
+        "HOST" => text(a.host).cmp(&text(b.host)),
+        "HYP" => text(a.hyp).cmp(&text(b.hyp)),
+        "RULE" => a.rule.cmp(&b.rule),
         _ => Ordering::Equal,
     }
 }

@@ -1,6 +1,5 @@
 //! One physical page: its owner, its state on each side, and every entry of every regime that maps it.
 
-use super::runs::{COLUMNS, IA};
 use super::{Focus, below, split};
 use crate::tui::capture::Capture;
 use crate::tui::details;
@@ -8,7 +7,7 @@ use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
-use crate::view::{self, Cell, Mapping, PageView, Role, Row, Run, runs_table};
+use crate::view::{self, Mapping, PageView, Row, Run, runs_table};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -135,29 +134,31 @@ impl Page {
             format!("{count} entries")
         };
         grid::rule(buf, lower, theme, "in the tables", &note);
-        let mut titles = Vec::new();
-        let mut lines = Vec::new();
-        for (i, mapping) in view.mappings.iter().enumerate() {
-            let entry = mapping.entry(system);
-            let run = Run {
-                regime: mapping.regime,
-                first: mapping.entry,
-                count: 1,
-                size: entry.leaf.size,
-            };
-            let mut table = runs_table(system, &[run]);
-            titles = table.titles;
-            lines.extend(table.rows.pop().map(|mut row| {
-                // The page's own input address, not that of the block it lies in.
-                row[IA] = Cell::new(Role::Address, format!("{:#x}", mapping.ia));
-                grid::Line {
-                    row,
-                    changed: capture.changes.touch(mapping.regime + 1, run.ia(system)),
-                    selected: i == self.list.cursor,
-                }
-            }));
+        let runs: Vec<_> = view
+            .mappings
+            .iter()
+            .map(|mapping| one(capture, *mapping))
+            .collect();
+        let mut table = runs_table(system, &runs);
+        // The page's own input address, not that of the block it lies in.
+        let column = table.titles.iter().position(|title| *title == "IA");
+        for (row, mapping) in table.rows.iter_mut().zip(&view.mappings) {
+            if let Some(cell) = column.and_then(|column| row.get_mut(column)) {
+                cell.text = format!("{:#x}", mapping.ia);
+            }
         }
-        grid::table(buf, below(lower, 1), theme, &titles, &COLUMNS, None, &lines);
+        let lines: Vec<_> = table
+            .rows
+            .into_iter()
+            .zip(&runs)
+            .enumerate()
+            .map(|(i, (row, run))| grid::Line {
+                row,
+                changed: capture.changes.touch(run.regime + 1, run.ia(system)),
+                selected: i == self.list.cursor,
+            })
+            .collect();
+        grid::table(buf, below(lower, 1), theme, &table.titles, None, &lines);
         if lines.is_empty() {
             grid::note(
                 buf,
@@ -178,5 +179,15 @@ impl Page {
             let rows = details::entry(regime, mapping.entry(system));
             grid::details(buf, below(side, 1), theme, &rows);
         }
+    }
+}
+
+/// The entry of a mapping as a run of its own.
+fn one(capture: &Capture, mapping: Mapping) -> Run {
+    Run {
+        regime: mapping.regime,
+        first: mapping.entry,
+        count: 1,
+        size: mapping.entry(&capture.system).leaf.size,
     }
 }

@@ -4,7 +4,7 @@ use super::sieve::Sieve;
 use super::{Focus, below, split};
 use crate::tui::capture::{Capture, Class};
 use crate::tui::details;
-use crate::tui::grid::{self, Column, column};
+use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
@@ -25,25 +25,8 @@ pub struct Runs {
     rows: Vec<Run>,
 }
 
-/// Widths for 40-bit addresses; titles are [`runs_table`]'s.
-pub(super) const COLUMNS: [Column; 10] = [
-    column(7, false, 3),
-    column(12, false, 0),
-    column(5, true, 0),
-    column(5, true, 5),
-    column(10, false, 0),
-    column(10, false, 1),
-    column(4, false, 0),
-    column(9, false, 4),
-    column(15, false, 0),
-    column(5, false, 0),
-];
-
-/// The column of input addresses.
-pub(super) const IA: usize = 1;
-
 /// The column that each order goes by; the first is the order of the tables themselves.
-const ORDERS: [usize; 6] = [IA, 2, 3, 5, 8, 9];
+const ORDERS: [&str; 6] = ["IA", "SIZE", "KIND", "OA", "STATE", "OWNER"];
 
 impl Runs {
     /// Chooses the rows anew, keeping the cursor on what it stands on.
@@ -186,15 +169,7 @@ impl Runs {
             })
             .collect();
         let sorted = Some((ORDERS[self.sieve.order], self.sieve.reverse));
-        grid::table(
-            buf,
-            below(main, 1),
-            theme,
-            &table.titles,
-            &COLUMNS,
-            sorted,
-            &lines,
-        );
+        grid::table(buf, below(main, 1), theme, &table.titles, sorted, &lines);
         if lines.is_empty() {
             grid::note(
                 buf,
@@ -219,15 +194,15 @@ impl Runs {
     }
 }
 
-fn compare(capture: &Capture, column: usize, a: Run, b: Run) -> Ordering {
+fn compare(capture: &Capture, column: &str, a: Run, b: Run) -> Ordering {
     let system = &capture.system;
     let (x, y) = (a.entry(system), b.entry(system));
     match column {
-        2 => a.size.cmp(&b.size),
-        3 => a.count.cmp(&b.count),
-        5 => a.oa(system).cmp(&b.oa(system)),
-        8 => text(x.state).cmp(&text(y.state)),
-        9 => text(x.owner).cmp(&text(y.owner)),
+        "SIZE" => a.size.cmp(&b.size),
+        "KIND" => x.kind.to_string().cmp(&y.kind.to_string()),
+        "OA" => a.oa(system).cmp(&b.oa(system)),
+        "STATE" => text(x.state).cmp(&text(y.state)),
+        "OWNER" => text(x.owner).cmp(&text(y.owner)),
         _ => Ordering::Equal,
     }
     .then((a.regime, a.first).cmp(&(b.regime, b.first)))

@@ -1,7 +1,7 @@
 //! The map on the screen.
 
+use super::Map;
 use super::rows::Line;
-use super::{GUTTER, Map};
 use crate::addr::Span;
 use crate::tui::capture::{Capture, Class, Space};
 use crate::tui::details;
@@ -80,9 +80,24 @@ pub fn draw(map: &Map, capture: &Capture, theme: Theme, body: Rect, buf: &mut Bu
     for (y, line) in (map.cells.top()..map.cells.bottom()).zip(lines) {
         match line {
             Line::Row(start) => draw_row(map, space, theme, start, y, buf),
-            Line::Fold(span) => {
-                let label = format!("··· {} of nothing", size_text(span.size));
-                grid::text(buf, main, main.x + GUTTER, y, &label, theme.dim());
+            Line::Fold(span, class) => {
+                let label = format!(
+                    "{:>#1$x} ",
+                    span.start,
+                    usize::from(map.cells.x - main.x) - 1
+                );
+                grid::text(buf, main, main.x, y, &label, theme.dim());
+                let glyph = if class == Class::Nothing {
+                    '·'
+                } else {
+                    class.glyph()
+                };
+                let text = format!(
+                    "{glyph}{glyph}{glyph} {}, {}",
+                    grid::about(span.size),
+                    class.name()
+                );
+                grid::text(buf, main, map.cells.x, y, &text, theme.class(class));
             }
         }
     }
@@ -112,8 +127,10 @@ fn draw_row(map: &Map, space: &Space, theme: Theme, start: u64, y: u16, buf: &mu
     } else {
         theme.dim()
     };
-    let label = format!("{start:>#13x}");
-    buf.set_stringn(map.cells.x - GUTTER, y, label, usize::from(GUTTER), style);
+    let gutter = usize::from(super::gutter(space));
+    let label = format!("{start:>#0$x}", gutter - 1);
+    let x = map.cells.x.saturating_sub(gutter as u16);
+    buf.set_stringn(x, y, label, gutter, style);
     for i in 0..map.cells.width {
         let Some(address) = start.checked_add(u64::from(i) << map.shift()) else {
             break;
@@ -163,7 +180,7 @@ fn draw_side(
         return;
     }
     let lower = below(inside, upper.height);
-    grid::rule(buf, lower, theme, "legend", &size_text(space.extent.size));
+    grid::rule(buf, lower, theme, "legend", "");
     for (y, (class, bytes)) in (lower.y + 1..).zip(&legend) {
         let x = grid::text(
             buf,
@@ -178,7 +195,7 @@ fn draw_side(
         let x = grid::text(buf, lower, x, y, " ", theme.map_cell(*class, *class));
         let x = grid::text(buf, lower, x + 1, y, class.name(), theme.class(*class));
         if let Some(bytes) = bytes {
-            let total = size_text(*bytes);
+            let total = grid::about(*bytes);
             let at = lower
                 .right()
                 .saturating_sub(grid::width(&total) + 1)

@@ -5,21 +5,14 @@ use crate::addr::Span;
 use crate::model::RegimeCapture;
 use crate::tui::capture::Capture;
 use crate::tui::details;
-use crate::tui::grid::{self, Column, column};
+use crate::tui::grid;
 use crate::tui::panes::below;
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, size_text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-const TITLES: [&str; 4] = ["INDEX", "IA", "WORD", "WHAT"];
-const COLUMNS: [Column; 4] = [
-    column(5, true, 1),
-    column(12, false, 2),
-    column(18, false, 0),
-    column(14, false, 0),
-];
-
+const TITLES: [&str; 4] = ["#", "IA", "WORD", "WHAT"];
 /// Draws the pane.
 pub fn draw(tables: &Tables, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
     let areas = areas(body);
@@ -86,8 +79,14 @@ fn draw_tree(tables: &Tables, regime: &RegimeCapture, theme: Theme, area: Rect, 
             &format!("{:#x}", table.pa),
             theme.role(Role::Address),
         );
-        let for_ia = format!(" for {:#x}", table.ia);
-        grid::text(buf, rows, x, y, &for_ia, theme.dim());
+        grid::text(
+            buf,
+            rows,
+            x + 1,
+            y,
+            &format!("{:#x}", table.ia),
+            theme.dim(),
+        );
         if i == tables.tree.cursor {
             let line = Rect {
                 y,
@@ -146,7 +145,7 @@ fn draw_words(
             })
         })
         .collect();
-    grid::table(buf, below(area, 1), theme, &TITLES, &COLUMNS, None, &lines);
+    grid::table(buf, below(area, 1), theme, &TITLES, None, &lines);
 }
 
 fn zeros(first: usize, last: usize) -> Row {
