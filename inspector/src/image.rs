@@ -243,7 +243,7 @@ impl Images {
     fn names(&self) -> String {
         let names: Vec<_> = self.files.iter().map(Elf::name).collect();
         if names.is_empty() {
-            "no file (--image gives one)".to_owned()
+            "any file: none was given (--image FILE gives one)".to_owned()
         } else {
             names.join(", ")
         }

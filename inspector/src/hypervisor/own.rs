@@ -6,6 +6,7 @@ use crate::addr::Span;
 use crate::image::{ImageError, Images, Place, Shape};
 use crate::model::Section;
 use crate::target::{ReadError, Target, TargetError};
+use std::path::Path;
 
 /// More than any build of hyp's variable takes.
 const MAX_VARIABLE: u64 = 1 << 20;
@@ -20,7 +21,9 @@ pub(super) fn describe(
     images: &mut Images,
     problems: &mut Vec<String>,
 ) -> Result<Option<Description>, TargetError> {
-    let file = images.file_of(VARIABLE).unwrap_or_default().to_owned();
+    let file = images.file_of(VARIABLE).map(Path::new);
+    let file = file.and_then(Path::file_name).unwrap_or_default();
+    let source = format!("{VARIABLE} in {}", file.display());
     let mut variable = match Variable::read(target, images)? {
         Ok(variable) => variable,
         Err(problem) => {
@@ -28,6 +31,10 @@ pub(super) fn describe(
             return Ok(None);
         }
     };
+    if variable.bytes.iter().all(|byte| *byte == 0) {
+        problems.push("hyp has not started yet: its variable is all zero".to_owned());
+        return Ok(None);
+    }
     let physvirt_offset = variable.number("HYP.physvirt_offset").unwrap_or(0);
     variable.physvirt_offset = physvirt_offset;
     if variable.number("HYP.finalised") == Some(0) {
@@ -64,7 +71,7 @@ pub(super) fn describe(
         .collect();
     let problems = variable.problems;
     Ok(Some(Description {
-        source: format!("{VARIABLE} in {file}"),
+        source,
         release,
         profile,
         granule: GRANULE,

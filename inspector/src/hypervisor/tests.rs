@@ -238,7 +238,7 @@ fn program() -> Program {
         "Pools",
         "HostRodata",
     ];
-    let kinds = kinds.into_iter().zip(0..).collect();
+    let kinds = kinds.map(str::to_owned).into_iter().zip(0..).collect();
     let section = Type::record(
         "Section",
         24,
@@ -283,7 +283,7 @@ fn program() -> Program {
         "Hyp",
         0x100,
         vec![
-            ("profile", 0, Type::Enum(vec![("A", 0x41)])),
+            ("profile", 0, Type::Enum(vec![("A".to_owned(), 0x41)])),
             ("finalised", 1, Type::Number(1)),
             ("physvirt_offset", 8, word()),
             ("regions", 0x10, Type::slice(range())),
@@ -441,9 +441,21 @@ fn a_machine_without_hypervisor_still_has_cpus() {
     assert_eq!(
         system.problems,
         [
-            "no hypervisor found: the target describes none, and no symbol `HYP` in no file (--image gives one)"
+            "no hypervisor found: the target describes none, and no symbol `HYP` in any file: none was given (--image FILE gives one)"
         ]
     );
+}
+
+#[test]
+fn a_start_that_did_not_begin_is_said() {
+    let mut machine = Machine::new();
+    machine.put(VAR, &[0; 0x100]);
+    let system = machine.capture(&mut images(&program()));
+    assert_eq!(
+        system.problems,
+        ["hyp has not started yet: its variable is all zero"]
+    );
+    assert_eq!(system.cpus.len(), 2);
 }
 
 #[test]

@@ -3,7 +3,6 @@ use elf_file::{Program, Record, Type};
 use proptest::prelude::*;
 
 #[path = "../../tests/support/elf.rs"]
-#[expect(unreachable_pub, reason = "integration tests use it too")]
 pub(crate) mod elf_file;
 
 const HYP: u64 = 0x40_4030_0000;
@@ -32,7 +31,11 @@ fn program() -> Program {
         0x200,
         vec![
             ("marker", 0, unit.clone()),
-            ("profile", 1, Type::Enum(vec![("A", 0), ("B", 1)])),
+            (
+                "profile",
+                1,
+                Type::Enum(vec![("A".to_owned(), 0), ("B".to_owned(), 1)]),
+            ),
             (
                 "root",
                 8,
@@ -172,7 +175,7 @@ fn what_is_missing_is_named_with_its_file() {
         .map_err(|error| error.to_string());
     assert_eq!(
         error,
-        Err("no symbol `HYP` in no file (--image gives one)".to_owned())
+        Err("no symbol `HYP` in any file: none was given (--image FILE gives one)".to_owned())
     );
 }
 

@@ -66,7 +66,7 @@ pub fn shape_name(shape: Shape) -> &'static str {
     }
 }
 
-/// Every step as a row, and under each word its fields.
+/// Every step as a row, and under each word its fields, but not those that are ignored and zero.
 pub fn walk_table(walk: &WalkView<'_>) -> Table {
     let mut table = Table::new(&["LEVEL", "AT", "WORD", "BITS", "FIELD", "MEANING"]);
     for step in &walk.translation.steps {
@@ -75,6 +75,9 @@ pub fn walk_table(walk: &WalkView<'_>) -> Table {
             continue;
         };
         for field in fields::descriptor(&walk.regime.regime, step.level, descriptor.raw) {
+            if field.name == "ignored" && field.value == 0 {
+                continue;
+            }
             table.rows.push(vec![
                 plain(""),
                 plain(""),

@@ -6,7 +6,7 @@ use gimli::write::{
 
 /// A type to describe.
 #[derive(Clone)]
-pub enum Type {
+pub(crate) enum Type {
     /// An integer of this many bytes.
     Number(u64),
     /// An address of something.
@@ -16,7 +16,7 @@ pub enum Type {
     /// Another name for a type.
     Typedef(Box<Type>),
     /// An enumeration of one byte.
-    Enum(Vec<(&'static str, u64)>),
+    Enum(Vec<(String, u64)>),
     /// A structure.
     Record(Record),
     /// A union.
@@ -25,15 +25,15 @@ pub enum Type {
 
 /// Name, size in bytes, and members with their offsets.
 #[derive(Clone)]
-pub struct Record {
-    pub name: String,
-    pub size: u64,
-    pub members: Vec<(String, u64, Type)>,
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) members: Vec<(String, u64, Type)>,
 }
 
 impl Type {
     /// A structure.
-    pub fn record(name: &str, size: u64, members: Vec<(&str, u64, Type)>) -> Self {
+    pub(crate) fn record(name: &str, size: u64, members: Vec<(&str, u64, Type)>) -> Self {
         Self::Record(Record {
             name: name.to_owned(),
             size,
@@ -45,7 +45,7 @@ impl Type {
     }
 
     /// Rust's slice: an address and a count.
-    pub fn slice(of: Type) -> Self {
+    pub(crate) fn slice(of: Type) -> Self {
         let members = vec![
             ("data_ptr", 0, Self::Pointer(Box::new(of))),
             ("length", 8, Self::Number(8)),
@@ -56,18 +56,18 @@ impl Type {
 
 /// A program: what is linked where, and of what type it is.
 #[derive(Clone, Default)]
-pub struct Program {
+pub(crate) struct Program {
     /// Virtual address, physical address, size.
-    pub segments: Vec<(u64, u64, u64)>,
+    pub(crate) segments: Vec<(u64, u64, u64)>,
     /// Name, address, size.
-    pub symbols: Vec<(String, u64, u64)>,
+    pub(crate) symbols: Vec<(String, u64, u64)>,
     /// Global variables with debug information.
-    pub variables: Vec<(String, Type)>,
+    pub(crate) variables: Vec<(String, Type)>,
 }
 
 impl Program {
     /// The file.
-    pub fn elf(&self) -> Vec<u8> {
+    pub(crate) fn elf(&self) -> Vec<u8> {
         let (symtab, strtab) = self.symbol_table();
         let mut sections = vec![
             Section::new(".symtab", 2, symtab),
@@ -168,7 +168,7 @@ fn describe(dwarf: &mut DwarfUnit, of: &Type) -> UnitEntryId {
             entry.set(gimli::DW_AT_byte_size, AttributeValue::Udata(1));
             for (name, value) in names {
                 let child = dwarf.unit.add(id, gimli::DW_TAG_enumerator);
-                let name = AttributeValue::StringRef(dwarf.strings.add(*name));
+                let name = AttributeValue::StringRef(dwarf.strings.add(name.as_str()));
                 let entry = dwarf.unit.get_mut(child);
                 entry.set(gimli::DW_AT_name, name);
                 entry.set(gimli::DW_AT_const_value, AttributeValue::Udata(*value));

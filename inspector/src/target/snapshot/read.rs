@@ -62,6 +62,9 @@ pub(super) fn parse(file: &[u8]) -> Result<(Contents, Segments), String> {
     }
     let header = Header::parse(file).map_err(|_| NOT_OURS.to_owned())?;
     let endian = header.endian().map_err(|_| NOT_OURS.to_owned())?;
+    if matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
+        return Err("no snapshot but a program: name it with --image".to_owned());
+    }
     if header.e_type(endian) != elf::ET_CORE || header.e_machine(endian) != elf::EM_AARCH64 {
         return Err(NOT_OURS.to_owned());
     }
