@@ -50,20 +50,26 @@ impl Gdb {
         let _ = writeln!(self.child.stdin.as_mut().unwrap(), "{line}");
     }
 
-    /// Waits until `text` stands in what was written since the last wait, and returns all of that.
-    fn wait_for(&mut self, text: &str) -> String {
-        let end = Instant::now() + LIMIT;
+    /// Whether `text` comes to stand in what was written since the last wait, within `limit`.
+    fn sees(&mut self, text: &str, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
         while !self.seen.contains(text) {
             let left = end.saturating_duration_since(Instant::now());
-            let byte = self.output.recv_timeout(left);
-            let byte = byte.unwrap_or_else(|_| {
-                panic!(
-                    "no {text:?} in {:?}; this test needs gdb-multiarch: run `cargo fixtures setup`",
-                    self.seen
-                )
-            });
-            self.seen.push(char::from(byte));
+            match self.output.recv_timeout(left) {
+                Ok(byte) => self.seen.push(char::from(byte)),
+                Err(_) => return false,
+            }
         }
+        true
+    }
+
+    /// Waits until `text` stands in what was written since the last wait, and returns all of that.
+    fn wait_for(&mut self, text: &str) -> String {
+        assert!(
+            self.sees(text, LIMIT),
+            "no {text:?} in {:?}; this test needs gdb-multiarch: run `cargo fixtures setup`",
+            self.seen
+        );
         std::mem::take(&mut self.seen)
     }
 
@@ -74,10 +80,18 @@ impl Gdb {
         self.wait_for("END\n")
     }
 
-    fn interrupt(&self) {
+    /// Presses Ctrl-C until gdb says that the machine was interrupted. gdb loses one that comes between its
+    /// saying `Continuing.` and its listening.
+    fn interrupt(&mut self) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-        assert!(status.success());
+        let tries = LIMIT.as_secs() / 2;
+        let stopped = (0..tries).any(|_| {
+            let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+            assert!(status.success());
+            self.sees("SIGINT", Duration::from_secs(2))
+        });
+        assert!(stopped, "no SIGINT in {:?}", self.seen);
+        self.seen.clear();
     }
 }
 
@@ -174,7 +188,6 @@ fn continue_interrupt_break_step_detach_and_attach_again() {
     gdb.send("continue");
     gdb.wait_for("Continuing.");
     gdb.interrupt();
-    gdb.wait_for("SIGINT");
     let interrupted = steps(&mut gdb);
     assert!(interrupted > start);
     assert_eq!(steps(&mut gdb), interrupted, "it stands");
