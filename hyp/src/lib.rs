@@ -39,7 +39,7 @@
 //! | 03 | host_stage2_try helper | the retry in [`Hyp::host_stage2_idmap_locked`] | aborts `a_dry_pool_takes_back_everything_that_is_not_ram_and_tries_once_more`, `a_pool_that_stays_dry_is_an_error_after_one_retry`, `other_errors_are_not_retried` |
 //! | 04 | Helper to get a PTE and its level | [`pgtable::PageTable::get_leaf`] | page_tables `get_leaf_finds_pages_blocks_and_holes_of_every_level` |
 //! | 05 | Expose page-table helpers | [`desc::Granule`] | desc `levels_of_every_granule`, `output_addresses_of_every_granule` |
-//! | 06 | Optimize host memory aborts | [`Hyp::host_stage2_idmap`] | aborts `a_touch_maps_the_largest_block_that_is_all_of_one_kind`, `a_hole_at_level_0_is_filled_by_a_block_of_level_1`, `cpus_that_race_map_a_page_once`, `a_page_of_hyp_is_refused_and_stays_as_it_is` |
+//! | 06 | Optimize host memory aborts | [`Hyp::host_stage2_idmap`] | aborts `a_touch_maps_the_largest_block_that_is_all_of_one_kind`, `a_hole_at_level_0_is_filled_by_a_block_of_level_1`, `cpus_that_race_map_a_page_once`; injection `a_page_of_hyp_is_refused_and_stays_as_it_is` |
 //! | 07 | Rename …S2_IGNORED to HI_SW | [`desc::SW_BITS`] | desc `only_software_bits_may_differ` |
 //! | 08 | Don't overwrite SW bits with owner id | [`desc::Desc::annotation`] | desc `annotations_leave_the_software_bits_alone` |
 //! | 09 | Tolerate re-creating hyp mappings | [`PageTable<Va>::map`](pgtable::PageTable#method.map) | page_tables `hyp_mappings_may_be_made_again_to_change_software_bits` |
@@ -50,7 +50,7 @@
 //! | 14 | Expose pkvm_hyp_id | [`page_state::OwnerId::Hyp`] | desc `annotations_leave_the_software_bits_alone` |
 //! | 15 | Introduce addr_is_memory | [`Hyp::addr_is_memory`] | transitions `addr_is_memory_knows_where_ram_begins_and_ends`; start `regions_must_be_sorted_and_apart` |
 //! | 16 | Retrieve protection attributes of PTEs | [`desc::Desc::stage2_prot`], [`desc::Desc::hyp_prot`] | desc `protections_survive_the_round_trip`, `an_invalid_word_has_software_bits_and_no_permissions` |
-//! | 17 | Mark host bss and rodata as shared | [`Hyp::finalize_host_mappings`] | transitions `finalise_gives_every_page_of_hyp_its_owner`, `finalise_mirrors_states_and_refuses_what_cannot_be`, `finalise_looks_at_fixed_offset_ranges_of_ram_only` |
+//! | 17 | Mark host bss and rodata as shared | [`Hyp::finalize_host_mappings`] | finalise `finalise_gives_every_page_of_hyp_its_owner`, `finalise_mirrors_states_and_refuses_what_cannot_be`, `finalise_looks_at_fixed_offset_ranges_of_ram_only` |
 //! | 18 | Remove __pkvm_mark_hyp | [`hypercall`] | transitions `unknown_hypercalls_change_nothing` |
 //! | 19 | Refactor stage-1 locking | [`Hyp::pkvm_create_mappings_locked`] | locks `assertions_fire_once_final_and_name_lock_and_place`; transitions `create_mappings_keeps_the_fixed_offset` |
 //! | 20 | Restrict EL2 stage-1 changes | [`Hyp::pkvm_host_share_hyp`] | transitions `share_follows_the_acceptance_matrix`; model `tables_say_what_the_model_says` |

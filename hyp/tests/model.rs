@@ -5,8 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    Contents, DATA, DEVICE, FREE, HOST_BSS, HOST_RODATA, MIB, Machine, Setup, TEXT, el2_page,
-    host_page,
+    Contents, DATA, DEVICE, FREE, HOST_BSS, HOST_RODATA, MIB, Machine, TEXT, el2_page, host_page,
 };
 use hyp::abort::Outcome;
 use hyp::addr::PAGE_SIZE;
@@ -205,10 +204,9 @@ fn compare(machine: &Machine, model: &Model, page: u64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// 24 pages hold the tables of all RAM the operations reach, but not those of the devices too: the pool runs dry.
     #[test]
     fn tables_say_what_the_model_says(operations in prop::collection::vec(any_operation(), 1..80)) {
-        let machine = Setup { host_pool: 24, ..Setup::default() }.start();
+        let machine = Machine::start();
         let mut model = Model { changed: BTreeMap::new() };
         for &operation in &operations {
             apply(&machine, &mut model, operation);

@@ -3,10 +3,12 @@
 const TABLE: &str = include_str!("../src/lib.rs");
 
 /// Files by the name the table uses: integration tests, and unit tests by their module.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("aborts", include_str!("aborts.rs")),
     ("addr", include_str!("../src/addr.rs")),
     ("desc", include_str!("../src/desc/tests.rs")),
+    ("finalise", include_str!("finalise.rs")),
+    ("injection", include_str!("injection.rs")),
     ("lock", include_str!("../src/lock.rs")),
     ("locks", include_str!("locks.rs")),
     ("model", include_str!("model.rs")),
