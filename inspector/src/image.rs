@@ -3,6 +3,7 @@
 //! Whatever is looked up is noted, so that a snapshot can carry just the symbols and members that
 //! were used ([`Images::notes`]) and be opened without the files ([`Images::recall`]).
 
+mod dwarf;
 mod elf;
 mod types;
 

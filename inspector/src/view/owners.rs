@@ -7,7 +7,7 @@ use crate::model::{GuestSide, JointOwner, OwnerRange, System};
 /// Which ranges to show; the default is all of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct OwnerFilter {
-    /// Only pages in this range; ranges that reach out of it are cut.
+    /// Only pages that this range touches; longer ranges are cut.
     pub pa: Option<Span>,
     /// Only pages of this owner.
     pub owner: Option<JointOwner>,
@@ -15,18 +15,25 @@ pub struct OwnerFilter {
 
 /// The ranges of RAM that the filter admits, in order of address.
 pub fn owners(system: &System, filter: &OwnerFilter) -> Vec<OwnerRange> {
+    // Whole pages: half a page has no owner of its own.
+    let page = |pa: Span| {
+        let start = pa.start & !0xfff;
+        let size = (pa.last()? | 0xfff) - start;
+        Some(Span::new(start, size.saturating_add(1)))
+    };
+    let pa = filter.pa.map(page);
     system
         .owners
         .iter()
         .filter(|range| filter.owner.is_none_or(|owner| range.owner == owner))
-        .filter_map(|range| match filter.pa {
+        .filter_map(|range| match pa {
             None => Some(range.clone()),
-            Some(pa) => clip(range, pa),
+            Some(pa) => clip(range, pa?),
         })
         .collect()
 }
 
-/// The part of a range that lies in `pa`, cut at page boundaries by the caller's choice of `pa`.
+/// The part of a range that lies in `pa`.
 pub(super) fn clip(range: &OwnerRange, pa: Span) -> Option<OwnerRange> {
     if !range.pa.overlaps(pa) {
         return None;

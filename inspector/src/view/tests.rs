@@ -189,7 +189,7 @@ fn filters_choose_entries_before_they_merge() {
 fn owners_are_cut_to_the_range_asked_for() {
     let system = system();
     let filter = OwnerFilter {
-        pa: Some(Span::new(RAM + 0x1000, 0x3000)),
+        pa: Some(Span::new(RAM + 0x1fff, 0x1002)),
         owner: None,
     };
     assert_eq!(
@@ -198,6 +198,11 @@ fn owners_are_cut_to_the_range_asked_for() {
          0x40002000 4K host J2 shared-owned shared-borrowed\n\
          0x40003000 4K host J1 owned no-page\n"
     );
+    let everything = OwnerFilter {
+        pa: Some(Span::new(0, u64::MAX)),
+        owner: None,
+    };
+    assert_eq!(owners(&system, &everything), system.owners);
     let filter = OwnerFilter {
         pa: None,
         owner: Some(JointOwner::One(Owner::Hyp)),
