@@ -6,15 +6,17 @@ use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, ToCellInt};
 use hyp::addr::{PAGE_SIZE, Pa, PageRange};
 
-/// Most RAM regions that are taken.
-pub(crate) const MAX_REGIONS: usize = 8;
+/// The most RAM regions hyp has room for.
+const MAX_REGIONS: usize = 8;
+/// The most CPUs hyp runs on: each has a stack in the image.
+pub(crate) const MAX_CPUS: usize = 8;
 
 /// RAM and CPUs.
 #[derive(Debug)]
-pub(crate) struct Machine<const CPUS: usize> {
+pub(crate) struct Machine {
     regions: [PageRange<Pa>; MAX_REGIONS],
     region_count: usize,
-    mpidrs: [u64; CPUS],
+    mpidrs: [u64; MAX_CPUS],
     cpu_count: usize,
 }
 
@@ -53,14 +55,14 @@ impl fmt::Display for Error {
     }
 }
 
-impl<const CPUS: usize> Machine<CPUS> {
+impl Machine {
     /// Reads the device tree. RAM regions come out sorted.
     pub(crate) fn read(tree: Fdt<'_>) -> Result<Self, Error> {
         let nothing = PageRange::new(Pa::new(0), 0).map_err(|_| Error::Malformed)?;
         let mut machine = Self {
             regions: [nothing; MAX_REGIONS],
             region_count: 0,
-            mpidrs: [0; CPUS],
+            mpidrs: [0; MAX_CPUS],
             cpu_count: 0,
         };
         for node in tree.root().children() {
@@ -85,7 +87,7 @@ impl<const CPUS: usize> Machine<CPUS> {
             }
         }
         check_count("RAM regions", machine.region_count, MAX_REGIONS)?;
-        check_count("CPUs", machine.cpu_count, CPUS)?;
+        check_count("CPUs", machine.cpu_count, MAX_CPUS)?;
         machine.regions[..machine.region_count].sort_unstable_by_key(|region| region.base());
         Ok(machine)
     }
@@ -179,11 +181,11 @@ mod tests {
         tree.to_dtb()
     }
 
-    fn read(blob: &[u8]) -> Result<Machine<2>, Error> {
+    fn read(blob: &[u8]) -> Result<Machine, Error> {
         Machine::read(Fdt::new(blob).expect("a device tree"))
     }
 
-    fn shown(machine: &Machine<2>) -> Vec<String> {
+    fn shown(machine: &Machine) -> Vec<String> {
         machine.regions().iter().map(ToString::to_string).collect()
     }
 
@@ -242,12 +244,12 @@ mod tests {
             (
                 &[bank],
                 &[],
-                "the device tree has 0 CPUs; there must be 1 to 2",
+                "the device tree has 0 CPUs; there must be 1 to 8",
             ),
             (
                 &[bank],
-                &[0, 1, 2],
-                "the device tree has 3 CPUs; there must be 1 to 2",
+                &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+                "the device tree has 9 CPUs; there must be 1 to 8",
             ),
             (
                 &[&[(0x4000_0800, 0x1000)]],

@@ -9,7 +9,7 @@ use hyp::{Cpu, Hyp};
 use crate::arch::{isb, read_register, write_register};
 use crate::cpu::ThisCpu;
 use crate::dtb::Machine;
-use crate::layout::{DEVICE_TREE, MAX_CPUS, va};
+use crate::layout::{DEVICE_TREE, va};
 use crate::memory::{self, Memory};
 use crate::uart::println;
 use crate::{psci, vectors};
@@ -45,7 +45,7 @@ impl<T> Once<T> {
 /// inspector relies on.
 #[unsafe(no_mangle)]
 static HYP: Once<Hyp<'static>> = Once::new();
-static MACHINE: Once<Machine<MAX_CPUS>> = Once::new();
+static MACHINE: Once<Machine> = Once::new();
 static MEMORY: Once<Memory> = Once::new();
 
 /// The hypervisor.

@@ -3,6 +3,8 @@
 use hyp::addr::{Pa, PageRange, Va};
 use hyp::init::{Section, SectionKind};
 
+use crate::dtb::MAX_CPUS;
+
 /// VA − PA of everything hyp maps but its stacks and the idmap; `hyp.ld` has the same number.
 pub(crate) const OFFSET: u64 = 0x40_0000_0000;
 /// Where QEMU puts the device tree of an ELF image.
@@ -15,9 +17,6 @@ pub(crate) const HOST_END: Pa = Pa::new(0x4340_0000);
 pub(crate) const BOOT_RAM_END: Pa = Pa::new(0x8000_0000);
 /// QEMU's `virt` has its first PL011 here.
 pub(crate) const UART: Pa = Pa::new(0x0900_0000);
-
-/// The most CPUs hyp runs on. Each has a stack in the image.
-pub(crate) const MAX_CPUS: usize = 8;
 
 /// log2 of [`STACK_SIZE`]: this bit of an address tells a stack from a guard.
 const STACK_BIT: u32 = 14;

@@ -7,9 +7,9 @@ use hyp::pgtable::Geometry;
 use hyp::pool::PageRecord;
 
 use crate::cpu::ThisCpu;
-use crate::dtb::Machine;
+use crate::dtb::{MAX_CPUS, Machine};
 use crate::layout::{
-    BOOT_RAM_END, HOST, HOST_END, MAX_CPUS, OFFSET, idmap, image_sections, stack, stack_memory, va,
+    BOOT_RAM_END, HOST, HOST_END, OFFSET, idmap, image_sections, stack, stack_memory, va,
 };
 
 /// Table pages for devices in the host's stage 2. When they are used up, hyp unmaps all devices and starts over.
@@ -56,8 +56,8 @@ impl Memory {
     pub(crate) fn plan(regions: &[PageRange<Pa>]) -> Self {
         let host_pages = Geometry::HOST_STAGE2.pages_needed(regions) + DEVICE_TABLES;
         let hyp_pages = Geometry::HYP_STAGE1.pages_needed(regions) + PRIVATE_TABLES;
-        let end = regions.iter().find(|region| region.contains(HOST));
-        let mut free = end.map_or(HOST, |region| region.end()).min(BOOT_RAM_END);
+        let region = regions.iter().find(|region| region.contains(HOST));
+        let mut free = region.map_or(HOST, |region| region.end()).min(BOOT_RAM_END);
         let mut take = |bytes: u64| {
             let base = Pa::new(free.get().saturating_sub(bytes)).page();
             assert!(
@@ -112,10 +112,7 @@ impl Memory {
     }
 
     /// The description hyp starts from.
-    pub(crate) fn config<const CPUS: usize>(
-        &'static self,
-        machine: &'static Machine<CPUS>,
-    ) -> Config<'static> {
+    pub(crate) fn config(&'static self, machine: &'static Machine) -> Config<'static> {
         Config {
             regions: machine.regions(),
             sections: &self.sections,

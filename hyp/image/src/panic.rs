@@ -8,7 +8,8 @@ use hyp::addr::{Pa, Va};
 
 use crate::arch::{park, read_register};
 use crate::cpu::ThisCpu;
-use crate::layout::{MAX_CPUS, stack, stack_memory, va};
+use crate::dtb::MAX_CPUS;
+use crate::layout::{stack, stack_memory, va};
 use crate::uart::{CONSOLE, print_unlocked};
 
 /// The CPU whose panic stopped the machine; [`NO_CPU`] while all is well.

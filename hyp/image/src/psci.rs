@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hyp::Cpu;
 
 use crate::cpu::ThisCpu;
+use crate::dtb::MAX_CPUS;
 use crate::el2::{hypervisor, mpidrs};
-use crate::layout::{MAX_CPUS, secondary_entry};
+use crate::layout::secondary_entry;
 
 /// Function ids: PSCI_VERSION, CPU_OFF, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET, PSCI_FEATURES, 32-bit calls.
 const VERSION: u64 = 0x8400_0000;
