@@ -12,7 +12,7 @@ pub fn fields(name: &str, value: u64, e2h: bool) -> Option<Vec<Field>> {
     let specs = match name {
         "VTTBR_EL2" => translation::VTTBR,
         "VTCR_EL2" => translation::VTCR,
-        "TTBR0_EL2" => translation::TTBR0,
+        "TTBR0_EL2" | "TTBR1_EL2" => translation::TTBR,
         "TCR_EL2" if e2h => translation::TCR_E2H1,
         "TCR_EL2" => translation::TCR_E2H0,
         "MAIR_EL2" => translation::MAIR,

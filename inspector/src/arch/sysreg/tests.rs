@@ -6,6 +6,7 @@ const NAMES: &[&str] = &[
     "VTTBR_EL2",
     "VTCR_EL2",
     "TTBR0_EL2",
+    "TTBR1_EL2",
     "TCR_EL2",
     "MAIR_EL2",
     "HCR_EL2",

@@ -21,7 +21,7 @@ pub(super) const VTTBR: &[Spec] = &[
 ];
 
 #[rustfmt::skip]
-pub(super) const TTBR0: &[Spec] = &[
+pub(super) const TTBR: &[Spec] = &[
     field("ASID", 63, 48, Meaning::With(|asid| format!("ASID {asid}"))),
     BADDR,
     CNP,

@@ -21,17 +21,6 @@ pub struct Walk {
     pub problems: Vec<String>,
 }
 
-impl Walk {
-    /// Whether everything was read and has a form that the architecture knows.
-    pub fn complete(&self) -> bool {
-        self.problems.is_empty()
-            && self
-                .entries
-                .iter()
-                .all(|entry| !matches!(entry.kind, Kind::Reserved | Kind::Loop | Kind::Unreadable))
-    }
-}
-
 /// Reads and decodes all tables of a regime. Each level is one batch of reads; each table is read
 /// once, and at most [`MAX_TABLE_BYTES`] in all, so that the walk ends whatever the tables hold.
 ///
