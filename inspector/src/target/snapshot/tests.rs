@@ -232,9 +232,15 @@ fn other_files_are_no_snapshots() {
     program[16] = 2; // ET_EXEC
     let mut other_machine = write::encode(&Contents::default()).unwrap();
     other_machine[18] = 62; // EM_X86_64
-    for bytes in [&b""[..], b"hello\n", &[0; 4096], &program, &other_machine] {
+    for (bytes, words) in [
+        (&b""[..], "no snapshot: it is no ELF core"),
+        (b"hello\n", "no snapshot: it is no ELF core"),
+        (&[0; 4096], "no snapshot: it is no ELF core"),
+        (&other_machine, "no snapshot: it is no ELF core"),
+        (&program, "no snapshot but a program: name it with --image"),
+    ] {
         let error = open_bytes(bytes).unwrap_err().to_string();
-        assert!(error.contains("no snapshot: it is no ELF core"), "{error}");
+        assert!(error.contains(words), "{error}");
     }
 
     let mut foreign = write::encode(&Contents::default()).unwrap();
