@@ -16,6 +16,17 @@ pub(super) fn physical(capture: &Capture, pa: u64) -> Vec<Row> {
     let system = &capture.system;
     let page = page(system, pa);
     let mut rows = page_table(system, &page).rows;
+    let rule = page
+        .owner
+        .as_ref()
+        .and_then(|owner| owner.rule)
+        .and_then(rule_words);
+    let row = rows
+        .iter_mut()
+        .find(|row| row.first().is_some_and(|cell| cell.text == "rule"));
+    if let (Some(words), Some(row)) = (rule, row) {
+        row.push(Cell::new(Role::Dim, words));
+    }
     for (name, address) in symbols_in(capture, page.pa).into_iter().take(8) {
         rows.push(vec![
             label("symbol"),
@@ -24,6 +35,23 @@ pub(super) fn physical(capture: &Capture, pa: u64) -> Vec<Row> {
         ]);
     }
     rows
+}
+
+/// What a row of the table of legal joint states means.
+fn rule_words(rule: &str) -> Option<&'static str> {
+    Some(match rule {
+        "J1" => "the host's alone",
+        "J2" => "the host's, lent to hyp",
+        "J3" => "hyp's, lent to the host",
+        "J4" => "hyp's alone",
+        "J5" => "the host's, lent by FF-A",
+        "J6" => "the host's, lent to guests",
+        "J7" => "a guest's alone",
+        "J8" => "a guest's, lent to the host",
+        "J9" => "hyp's code, which the host may read",
+        "J10" => "the host's again, taken back from a guest",
+        _ => return None,
+    })
 }
 
 /// The symbols whose first byte translates into a physical range, with their addresses.
@@ -64,7 +92,7 @@ pub(super) fn input(capture: &Capture, regime: usize, ia: u64) -> Vec<Row> {
     rows
 }
 
-/// An entry in words.
+/// An entry in words, and its word field by field.
 pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
     let leaf = &entry.leaf;
     let mut rows = vec![
@@ -119,6 +147,7 @@ pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
     if let Some(owner) = entry.owner {
         rows.push(row("owner", Role::Plain, owner.to_string()));
     }
+    rows.extend(fields(regime, leaf.level, leaf.raw));
     rows
 }
 
@@ -153,7 +182,14 @@ pub(super) fn field_rows(fields: &[fields::Field]) -> Vec<Row> {
             vec![
                 label(format!("{:>5} {}", field.bits(), field.name)),
                 Cell::new(Role::Raw, format!("{:#x}", field.value)),
-                Cell::new(Role::Plain, field.meaning.as_ref()),
+                Cell::new(
+                    if field.value == 0 {
+                        Role::Dim
+                    } else {
+                        Role::Plain
+                    },
+                    field.meaning.as_ref(),
+                ),
             ]
         })
         .collect()
@@ -173,5 +209,8 @@ pub(super) fn register(cpu: &Cpu, name: &str, value: u64) -> Vec<fields::Field> 
         .registers
         .get("HCR_EL2")
         .is_some_and(|hcr| hcr >> 34 & 1 == 1);
-    sysreg::fields(name, value, e2h).unwrap_or_default()
+    let mut fields = sysreg::fields(name, value, e2h).unwrap_or_default();
+    // What is set says more than what is not.
+    fields.sort_by_key(|field| field.value == 0);
+    fields
 }

@@ -22,7 +22,7 @@ struct Column {
 /// addresses.
 fn column(title: &str) -> Column {
     let (width, right, drop) = match title {
-        "REGIME" => (7, false, 4),
+        "REGIME" => (7, false, 1),
         "IA" | "PC" => (12, false, 0),
         "OA" => (10, false, 2),
         "PA" => (10, false, 1),
@@ -176,34 +176,56 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, note
     if area.is_empty() {
         return;
     }
-    let line = "─".repeat(usize::from(area.width));
-    text(buf, area, area.x, area.y, &line, theme.dim());
-    let x = text(
-        buf,
-        area,
-        area.x + 1,
-        area.y,
-        &format!(" {title} "),
-        theme.title(),
-    );
-    let note_width = width(note) + 2;
-    let at = area.right().saturating_sub(note_width + 1);
-    if !note.is_empty() && at > x {
-        text(buf, area, at, area.y, &format!(" {note} "), theme.dim());
+    let line = |buf: &mut Buffer, from: u16, to: u16| {
+        let line = "─".repeat(usize::from(to.saturating_sub(from)));
+        text(buf, area, from, area.y, &line, theme.dim());
+    };
+    line(buf, area.x, area.x + 1);
+    let x = text(buf, area, area.x + 2, area.y, title, theme.title()) + 1;
+    let at = area.right().saturating_sub(width(note) + 2);
+    if note.is_empty() || at <= x + 1 {
+        line(buf, x, area.right());
+    } else {
+        line(buf, x, at - 1);
+        text(buf, area, at, area.y, note, theme.dim());
+        line(buf, area.right() - 1, area.right());
     }
 }
 
-/// Draws labelled rows, their values in one column; values that are too long go on below.
+/// Width of a column of labelled rows, where there is room for more than one.
+const DETAILS: u16 = 56;
+
+/// Draws labelled rows in as many columns as there is room for.
 pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) {
+    let columns = (area.width / DETAILS).max(1);
+    let width = area.width / columns;
+    let mut rest = rows;
+    for i in 0..columns {
+        let column = Rect {
+            x: area.x + i * width,
+            width: width - 1,
+            ..area
+        };
+        // Not more than an even share, unless the screen is full.
+        let left = usize::from(columns - i);
+        let share = rest.len().div_ceil(left).max(rows.len().min(8));
+        let taken = details_column(buf, column, theme, &rest[..share.min(rest.len())]);
+        rest = &rest[taken..];
+    }
+}
+
+/// Draws labelled rows, their values in one column; values that are too long go on below. Answers
+/// how many rows there was room for.
+fn details_column(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) -> usize {
     let label = rows.iter().filter(|row| row.len() > 1);
     let label = label
         .filter_map(|row| row.first())
         .map(|cell| width(&cell.text));
     let label = label.max().unwrap_or(0).min(area.width / 2);
     let mut y = area.y;
-    for row in rows {
+    for (i, row) in rows.iter().enumerate() {
         if y >= area.bottom() {
-            break;
+            return i;
         }
         let (left, rest) = match row.split_first() {
             Some((first, rest)) if !rest.is_empty() => {
@@ -230,6 +252,7 @@ pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) 
         }
         y += 1;
     }
+    rows.len()
 }
 
 /// A size in bytes to four digits or so, where the exact one would be long.

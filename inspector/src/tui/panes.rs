@@ -74,16 +74,17 @@ pub struct Focus {
     pub value: String,
 }
 
-/// The body of the screen: the pane itself and, where there is room, a panel beside or below it.
-pub fn split(body: Rect) -> (Rect, Option<Rect>) {
-    if body.width >= 110 {
-        let side = (body.width * 36 / 100).clamp(42, 96);
+/// The body of the screen: the pane itself and, where there is room, a panel for what the cursor
+/// stands on: beside it from `wide` columns on, or else below it.
+fn split_at(body: Rect, wide: u16) -> (Rect, Option<Rect>) {
+    if body.width >= wide {
+        let side = (body.width * 34 / 100).clamp(40, 96);
         let main = Rect {
-            width: body.width - side,
+            width: body.width - side - 1,
             ..body
         };
         let side = Rect {
-            x: body.x + main.width,
+            x: body.right() - side,
             width: side,
             ..body
         };
@@ -103,6 +104,16 @@ pub fn split(body: Rect) -> (Rect, Option<Rect>) {
     } else {
         (body, None)
     }
+}
+
+/// For panes of rows, which want all the width.
+pub fn split(body: Rect) -> (Rect, Option<Rect>) {
+    split_at(body, 150)
+}
+
+/// For the map, which wants the height.
+pub fn split_map(body: Rect) -> (Rect, Option<Rect>) {
+    split_at(body, 110)
 }
 
 /// All but the first `lines` of an area.

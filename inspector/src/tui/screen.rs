@@ -33,6 +33,17 @@ pub(super) struct Layout {
     keys: Rect,
 }
 
+impl Layout {
+    /// Where the help screen is: from the tabs to the status line.
+    pub(super) fn help(&self) -> Rect {
+        Rect {
+            y: self.tabs.y,
+            height: self.keys.y.saturating_sub(self.tabs.y),
+            ..self.tabs
+        }
+    }
+}
+
 /// Lays the screen out.
 pub(super) fn layout(state: &State) -> Layout {
     let area = state.area;
@@ -93,15 +104,14 @@ fn draw_on(state: &State, buf: &mut Buffer) -> Option<Position> {
     draw_header(state, layout.header, buf);
     draw_cpus(state, layout.cpus, buf);
     draw_banner(state, layout.banner, buf);
-    draw_tabs(state, layout.tabs, buf);
-    draw_pane(state, layout.body, buf);
     draw_keys(state, layout.keys, buf);
-    let cursor = draw_status(state, layout, buf);
     if let Some(scroll) = state.help {
-        draw_help(theme, scroll, buf);
+        draw_help(theme, scroll, layout.help(), buf);
         return None;
     }
-    cursor
+    draw_tabs(state, layout.tabs, buf);
+    draw_pane(state, layout.body, buf);
+    draw_status(state, layout, buf)
 }
 
 /// Pieces of a line, each in its style, two columns apart.
@@ -442,41 +452,23 @@ fn help() -> Vec<(String, String)> {
 /// How far the help screen can be scrolled.
 pub(super) fn help_lines(area: Rect) -> u16 {
     let lines = u16::try_from(help().len()).unwrap_or(u16::MAX);
-    lines.saturating_sub(area.height.saturating_sub(2))
+    lines.saturating_sub(area.height.saturating_sub(1))
 }
 
-fn draw_help(theme: Theme, scroll: u16, buf: &mut Buffer) {
-    let area = buf.area;
-    let width = area.width.min(110);
+/// The help screen takes the place of tabs and pane; the header and the keys stay.
+fn draw_help(theme: Theme, scroll: u16, area: Rect, buf: &mut Buffer) {
     let lines = help();
-    let height = area.height.min(lines.len() as u16 + 2);
-    let window = Rect {
-        x: (area.width - width) / 2,
-        y: (area.height - height) / 2,
-        width,
-        height,
-    };
-    for y in window.top()..window.bottom() {
-        for x in window.left()..window.right() {
-            if let Some(cell) = buf.cell_mut((x, y)) {
-                cell.reset();
-            }
-        }
-    }
-    buf.set_style(window, theme.bar());
-    let note = "↑ ↓ scroll, any other key closes";
-    grid::rule(buf, window, theme, "Keys", note);
+    grid::rule(buf, area, theme, "Keys", "↑ ↓ scroll, any other key closes");
+    let inside = panes::below(area, 1);
     let scroll = usize::from(scroll.min(help_lines(area)));
-    for (y, (keys, text)) in (window.y + 1..window.bottom() - 1).zip(lines.iter().skip(scroll)) {
-        let heading = text.is_empty();
-        let style = if heading { theme.tab() } else { theme.title() };
-        let keys = if heading && !keys.is_empty() {
-            format!(" {keys} ")
+    let rows = inside.top()..inside.bottom();
+    for (y, (keys, text)) in rows.zip(lines.iter().skip(scroll)) {
+        if text.is_empty() {
+            grid::text(buf, inside, inside.x + 1, y, keys, theme.active());
         } else {
-            keys.clone()
-        };
-        grid::text(buf, window, window.x + 2, y, &keys, style);
-        grid::text(buf, window, window.x + 20, y, text, Style::new());
+            grid::text(buf, inside, inside.x + 3, y, keys, theme.title());
+            grid::text(buf, inside, inside.x + 20, y, text, Style::new());
+        }
     }
 }
 

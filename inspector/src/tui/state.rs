@@ -237,7 +237,7 @@ impl State {
 
     fn key(&mut self, key: &KeyEvent, effects: &mut Vec<Effect>) {
         if let Some(scroll) = self.help {
-            let lines = screen::help_lines(self.area);
+            let lines = screen::help_lines(screen::layout(self).help());
             self.help = match keymap::action(self.pane, key) {
                 Some(Action::Up) => Some(scroll.saturating_sub(1)),
                 Some(Action::Down) => Some((scroll + 1).min(lines)),

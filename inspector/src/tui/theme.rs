@@ -146,7 +146,7 @@ impl Theme {
     /// A cell of the map: the ground of what fills most of it, the ink of what is most notable in it.
     pub fn map_cell(self, ground: Class, ink: Class) -> Style {
         let style = self.class_ground(ground).patch(match ink {
-            Class::Nothing | Class::Lazy => self.dim(),
+            Class::Nothing | Class::Lazy => self.faint(),
             _ => self.fg(Self::class_hue(ink)),
         });
         match (ink, self.depth) {
@@ -186,6 +186,20 @@ impl Theme {
         }
     }
 
+    /// What should hardly be seen.
+    fn faint(self) -> Style {
+        let mix = |i: usize| {
+            let (grey, ground) = (u32::from(self.rgb(&GREY)[i]), u32::from(self.ground()[i]));
+            ((grey + ground) / 2) as u8
+        };
+        match self.depth {
+            Depth::True | Depth::Indexed => {
+                Style::new().fg(self.colour([mix(0), mix(1), mix(2)], Color::Reset))
+            }
+            Depth::Ansi | Depth::Mono => self.dim(),
+        }
+    }
+
     /// Titles.
     pub fn title(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
@@ -212,6 +226,11 @@ impl Theme {
             Depth::True | Depth::Indexed => self.tint(&SKY, 24).add_modifier(Modifier::BOLD),
             Depth::Ansi | Depth::Mono => Style::new().add_modifier(Modifier::REVERSED),
         }
+    }
+
+    /// The row that a cursor stands on which the keys do not move now.
+    pub fn selected_elsewhere(self) -> Style {
+        self.bar().add_modifier(Modifier::BOLD)
     }
 
     /// The cursor in the map.

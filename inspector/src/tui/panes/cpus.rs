@@ -1,6 +1,8 @@
 //! CPUs, and the registers of one of them decoded.
 
 use super::{Focus, below, split};
+use crate::arch::fields::Field;
+use crate::arch::sysreg;
 use crate::model::Cpu;
 use crate::tui::capture::Capture;
 use crate::tui::details;
@@ -210,16 +212,23 @@ fn summary(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Cell {
     if let Some(symbol) = capture.symbol_at(value) {
         return Cell::new(Role::Symbol, symbol);
     }
+    if name == "cpsr" || name == "SPSR_EL2" {
+        return Cell::new(Role::Plain, sysreg::pstate(value));
+    }
+    let told =
+        |field: &&Field| field.value != 0 && field.value != value && !field.name.starts_with("RES");
     let fields = details::register(cpu, name, value);
-    let set = fields.iter().filter(|field| field.value != 0).map(|field| {
-        let bit = field.high == field.low;
-        if bit {
+    let texts = fields.iter().filter(told).map(|field| {
+        if field.high == field.low {
             field.name.to_owned()
+        } else if field.meaning.starts_with("0x") {
+            // A piece of an address: where it stands.
+            format!("{}={}", field.name, field.meaning)
         } else {
             format!("{}={:#x}", field.name, field.value)
         }
     });
-    Cell::new(Role::Dim, set.collect::<Vec<_>>().join(" "))
+    Cell::new(Role::Dim, texts.collect::<Vec<_>>().join(" "))
 }
 
 fn describe(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Vec<Row> {

@@ -8,7 +8,7 @@ mod rows;
 
 pub use draw::draw;
 
-use super::{Focus, below, split};
+use super::{Focus, below, split_map};
 use crate::addr::Span;
 use crate::tui::capture::{Area, Capture, Class, Space};
 use crate::tui::keymap::Action;
@@ -72,7 +72,7 @@ fn gutter(space: &Space) -> u16 {
 /// The part of the pane where cells are: below the rule and the ruler, right of the addresses.
 /// Its width is the number of cells a row.
 fn cells_in(body: Rect, gutter: u16) -> Rect {
-    let main = below(split(body).0, 2);
+    let main = below(split_map(body).0, 2);
     let room = main.width.saturating_sub(gutter).min(256);
     let cells = if room == 0 { 0 } else { 1 << room.ilog2() };
     Rect {

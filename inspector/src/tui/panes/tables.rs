@@ -56,6 +56,10 @@ fn areas(body: Rect) -> Areas {
         width: main.width - width,
         ..main
     };
+    let tree = Rect {
+        width: width.saturating_sub(1),
+        ..tree
+    };
     Areas { tree, words, side }
 }
 

@@ -6,7 +6,7 @@ use crate::addr::Span;
 use crate::tui::capture::{Capture, Class, Space};
 use crate::tui::details;
 use crate::tui::grid;
-use crate::tui::panes::{below, split};
+use crate::tui::panes::{below, split_map};
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, size_text};
 use ratatui::buffer::Buffer;
@@ -54,7 +54,7 @@ fn look(space: &Space, cell: Span) -> Look {
 
 /// Draws the pane.
 pub fn draw(map: &Map, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-    let (main, side) = split(body);
+    let (main, side) = split_map(body);
     let Some(space) = map.space(capture) else {
         return;
     };

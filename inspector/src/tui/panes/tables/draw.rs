@@ -94,7 +94,12 @@ fn draw_tree(tables: &Tables, regime: &RegimeCapture, theme: Theme, area: Rect, 
                 ..rows
             }
             .intersection(buf.area);
-            buf.set_style(line, theme.selected());
+            let style = if tables.inside {
+                theme.selected_elsewhere()
+            } else {
+                theme.selected()
+            };
+            buf.set_style(line, style);
             if !tables.inside {
                 grid::text(buf, rows, rows.x, y, "›", theme.title());
             }
@@ -193,19 +198,19 @@ fn what(word: &Word<'_>, regime: &RegimeCapture) -> Cell {
 
 /// Everything a word says, field by field.
 fn describe(word: &Word<'_>, regime: &RegimeCapture, span: Span) -> Vec<Row> {
-    let mut rows = match word.entry {
-        Some(entry) => details::entry(regime, entry),
-        None => vec![
-            vec![
-                grid::label("covers"),
-                Cell::new(Role::Address, span.to_string()),
-            ],
-            vec![
-                grid::label("word"),
-                Cell::new(Role::Raw, format!("{:#018x}", word.raw)),
-            ],
+    if let Some(entry) = word.entry {
+        return details::entry(regime, entry);
+    }
+    let mut rows = vec![
+        vec![
+            grid::label("covers"),
+            Cell::new(Role::Address, span.to_string()),
         ],
-    };
+        vec![
+            grid::label("word"),
+            Cell::new(Role::Raw, format!("{:#018x}", word.raw)),
+        ],
+    ];
     rows.extend(details::fields(regime, word.level, word.raw));
     rows
 }
