@@ -100,8 +100,30 @@ impl Decoder {
 
     /// Eats `bytes` and appends what they complete to `events`.
     pub fn feed(&mut self, bytes: &[u8], events: &mut VecDeque<Event>) {
-        for &byte in bytes {
-            events.extend(self.push(byte));
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            let plain = match self.state {
+                State::Body => rest.iter().take_while(|byte| is_plain(**byte)).count(),
+                _ => 0,
+            };
+            if plain > 0 {
+                self.keep_plain(&rest[..plain]);
+                rest = &rest[plain..];
+            } else {
+                events.extend(self.push(byte));
+                rest = after;
+            }
+        }
+    }
+
+    /// Bytes of a body that stand for themselves, which is nearly all of a long one.
+    fn keep_plain(&mut self, bytes: &[u8]) {
+        self.sum = sum(self.sum, bytes);
+        if self.body.len() + bytes.len() > self.limit {
+            self.spoil(Damage::Oversize);
+        }
+        if self.damage.is_none() {
+            self.body.extend(bytes);
         }
     }
 
@@ -208,19 +230,29 @@ impl Decoder {
     }
 }
 
+/// Whether a byte stands for itself in a body.
+fn is_plain(byte: u8) -> bool {
+    !matches!(byte, b'#' | b'$' | b'}' | b'*')
+}
+
+/// The sum of bytes modulo 256, on top of `start`.
+fn sum(start: u8, bytes: &[u8]) -> u8 {
+    bytes
+        .iter()
+        .fold(start, |sum, byte| sum.wrapping_add(*byte))
+}
+
 /// Appends `body` to `out` as a packet: framed, escaped, without run-length coding.
 pub fn encode(body: &[u8], out: &mut Vec<u8>) {
     out.push(b'$');
     let start = out.len();
     for &byte in body {
-        match byte {
-            b'$' | b'#' | b'}' | b'*' => out.extend([b'}', byte ^ 0x20]),
-            _ => out.push(byte),
+        match is_plain(byte) {
+            true => out.push(byte),
+            false => out.extend([b'}', byte ^ 0x20]),
         }
     }
-    let sum = out[start..]
-        .iter()
-        .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    let sum = sum(0, &out[start..]);
     out.extend(format!("#{sum:02x}").into_bytes());
 }
 

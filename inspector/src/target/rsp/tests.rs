@@ -142,6 +142,10 @@ proptest! {
         let mut whole = VecDeque::new();
         Decoder::new(64).feed(&bytes, &mut whole);
         prop_assert_eq!(&pieces, &whole);
+        // Byte by byte there is no short cut for plain bytes.
+        let mut decoder = Decoder::new(64);
+        let single: VecDeque<_> = bytes.iter().filter_map(|byte| decoder.push(*byte)).collect();
+        prop_assert_eq!(&single, &whole);
         for event in whole {
             if let Event::Packet(body) | Event::Notification(body) = event {
                 prop_assert!(body.len() <= 64);
