@@ -89,12 +89,22 @@ impl Snapshot {
     /// # Errors
     /// One sentence: no snapshot at all, truncated, or damaged and where.
     pub fn open(name: &str) -> Result<Self, TargetError> {
-        let failed = |reason| TargetError::Open {
+        let file = read::load(Path::new(name)).map_err(|reason| TargetError::Open {
             target: name.to_owned(),
             reason,
-        };
-        let file = read::load(Path::new(name)).map_err(failed)?;
-        let (contents, segments) = read::parse(&file).map_err(failed)?;
+        })?;
+        Self::from_bytes(name, file)
+    }
+
+    /// Opens the content of a snapshot file.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(name: &str, file: Vec<u8>) -> Result<Self, TargetError> {
+        let (contents, segments) = read::parse(&file).map_err(|reason| TargetError::Open {
+            target: name.to_owned(),
+            reason,
+        })?;
         Ok(Self {
             name: name.to_owned(),
             file,
