@@ -116,7 +116,7 @@ pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
                 Effect::Copy(text) => execute!(stdout(), CopyToClipboard::to_clipboard_from(text))?,
                 Effect::Mouse(on) => guard.set_mouse(on)?,
                 Effect::Suspend => guard.suspend()?,
-                Effect::Redraw => guard.terminal.clear()?,
+                Effect::Redraw => guard.redraw()?,
             }
             update.redraw = true;
         }

@@ -23,7 +23,7 @@ struct Column {
 fn column(title: &str) -> Column {
     let (width, right, drop) = match title {
         "REGIME" => (7, false, 1),
-        "IA" | "PC" => (12, false, 0),
+        "IA" | "PC" | "AGE" => (12, false, 0),
         "OA" => (10, false, 2),
         "PA" => (10, false, 1),
         "SIZE" => (5, true, 0),

@@ -12,6 +12,7 @@ use ratatui::crossterm::style::force_color_output;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::{Position, Rect};
 use std::io::{self, Stdout, stdout};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,19 @@ impl Guard {
         #[cfg(unix)]
         signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP)?;
         acquire(self.mouse)?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Makes the next draw write every cell, also for a terminal whose size changed.
+    ///
+    /// Not by `Terminal::clear`: that asks the terminal for the cursor's position, and the answer would
+    /// go to the thread that reads keys.
+    ///
+    /// # Errors
+    /// The terminal refuses.
+    pub(super) fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
@@ -102,5 +115,46 @@ fn release() {
             Show
         );
         let _ = disable_raw_mode();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fixtures::terminal::{Look, Terminal as Screen};
+
+    /// Set for the process that takes its terminal and panics.
+    const INSIDE: &str = "INSPECTOR_TEST_PANIC";
+    const NAME: &str = "tui::guard::tests::terminal_is_given_back_after_a_panic";
+
+    #[test]
+    fn terminal_is_given_back_after_a_panic() {
+        if std::env::var_os(INSIDE).is_some() {
+            let _guard = Guard::take(true).expect("a terminal");
+            // As the worker would: on another thread.
+            let _ = std::thread::spawn(|| panic!("on purpose")).join();
+            std::process::exit(7);
+        }
+        let program = std::env::current_exe().expect("this test");
+        let script = format!(
+            "{INSIDE}=1 '{}' --exact {NAME} --nocapture; echo \"status $?\"; stty -a; echo done; read end",
+            program.display()
+        );
+        let folder = std::path::Path::new("/");
+        let look = Look::dark(100, 40);
+        let terminal = Screen::start("/bin/sh".as_ref(), &["-c", &script], folder, look);
+        let terminal = terminal.expect("a shell");
+        let contents = terminal.wait_for("done").expect("it ends");
+        let screen = terminal.screen();
+        assert!(
+            contents.contains("on purpose") && contents.contains("status 7"),
+            "{contents}"
+        );
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+        assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        assert!(
+            contents.contains(" icanon") && contents.contains(" echo "),
+            "{contents}"
+        );
     }
 }

@@ -235,7 +235,7 @@ fn draw_banner(state: &State, area: Rect, buf: &mut Buffer) {
     let text = match (&state.link, &state.capture) {
         (Link::Lost { reason, since }, _) => {
             let time = span(state.now.saturating_sub(*since));
-            format!(" ✗ {reason} · lost for {time}, tried every second · the last capture stays ")
+            format!(" ✗ link lost {time} ago, trying every second · {reason}")
         }
         (Link::Up, Some(capture)) => match capture.faults.as_slice() {
             [] => return,

@@ -249,13 +249,15 @@ impl State {
                 }
                 _ => None,
             };
-        } else if self.typed(key, effects) {
-            self.message = None;
-        } else if let Some(action) = keymap::action(self.pane, key) {
-            self.message = None;
+            return;
+        }
+        self.message = None;
+        if self.typed(key, effects) {
+            return;
+        }
+        if let Some(action) = keymap::action(self.pane, key) {
             self.act(action, effects);
         } else if key.code == KeyCode::Esc {
-            self.message = None;
             self.clear_filter();
         }
     }

@@ -39,6 +39,10 @@ pub(super) struct Fake {
     state: RunState,
     /// The link breaks at the next thing that is asked.
     pub(super) broken: bool,
+    /// There is no hypervisor.
+    pub(super) bare: bool,
+    /// The next capture panics.
+    pub(super) panics: bool,
 }
 
 impl Fake {
@@ -53,6 +57,8 @@ impl Fake {
             cpus: (0..4).map(cpu).collect(),
             state: stopped(),
             broken: false,
+            bare: false,
+            panics: false,
         };
         for uart in [0x0900_0000, 0x0800_0000, 0x0801_0000] {
             fake.map(HOST_ROOT, 3, uart, 0x0040_0000_0000_07ff | uart);
@@ -272,7 +278,7 @@ impl Target for Fake {
     }
 
     fn description(&mut self) -> Result<Option<String>, TargetError> {
-        Ok(Some(description()))
+        Ok((!self.bare).then(description))
     }
 }
 
@@ -318,6 +324,7 @@ impl Machine for Fake {
             RunState::Running,
             "a machine that runs cannot be read"
         );
+        assert!(!self.panics, "as asked");
         Ok(hypervisor::capture(self, &mut Images::default())?)
     }
 

@@ -25,7 +25,7 @@ const FARTHEST: u32 = 46;
 pub struct Map {
     /// Index in [`Capture::spaces`].
     pub space: usize,
-    /// The address under the cursor: the first of its cell.
+    /// The address under the cursor: the first of its cell, unless a closer one was asked for.
     pub cursor: u64,
     /// The first address of the first row on the screen.
     pub top: u64,
@@ -115,7 +115,6 @@ impl Map {
         if self.shift.is_none() && !self.cells.is_empty() && !space.areas.is_empty() {
             self.fit(space);
         }
-        self.cursor = self.cell(self.cursor).start;
         let rows = self.rows(space);
         self.top = rows.scroll(self.top, self.cursor, self.cells.height);
     }
@@ -150,11 +149,12 @@ impl Map {
         };
         let rows = self.rows(space);
         let cell = 1_u64 << self.shift();
+        let here = self.cell(self.cursor).start;
         let height = self.cells.height.max(2) - 1;
         match action {
-            Action::Left => self.cursor = self.cursor.saturating_sub(cell),
+            Action::Left => self.cursor = here.saturating_sub(cell),
             Action::Right => {
-                self.cursor = self.cursor.checked_add(cell).unwrap_or(self.cursor);
+                self.cursor = here.checked_add(cell).unwrap_or(here);
             }
             Action::Up => self.cursor = rows.step(self.cursor, -1),
             Action::Down => self.cursor = rows.step(self.cursor, 1),

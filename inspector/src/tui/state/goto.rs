@@ -5,6 +5,7 @@ use crate::addr::Span;
 use crate::tui::capture::Capture;
 use crate::tui::panes::{PaneId, sieve};
 use crate::tui::worker::Command;
+use crate::view;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::path::PathBuf;
 use tui_input::Input;
@@ -216,6 +217,10 @@ impl State {
             (PaneId::Runs, Some(regime)) => return self.runs.go(capture, regime, address),
             (PaneId::Owners, None) => return self.owners.go(capture, address),
             (_, None) => {
+                let page = view::page(&capture.system, address);
+                if page.owner.is_none() && page.mappings.is_empty() {
+                    return false;
+                }
                 self.pane = PaneId::Page;
                 self.page.go(capture, address);
             }

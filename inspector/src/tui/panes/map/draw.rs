@@ -44,7 +44,7 @@ fn look(space: &Space, cell: Span) -> Look {
     {
         look.ground = *class;
     }
-    look.glyph = if look.changed {
+    look.glyph = if look.changed && look.ink != Class::Problem {
         Class::CHANGED
     } else {
         look.ink.glyph()
@@ -220,7 +220,7 @@ fn here(map: &Map, capture: &Capture, space: &Space) -> Vec<Row> {
     let cell = map.cell(map.cursor);
     let mut rows = Vec::new();
     let inside: Vec<_> = space.within(cell).take(9).collect();
-    if inside.len() > 1 {
+    if inside.len() > 1 && map.cursor == cell.start {
         for area in inside.iter().take(8) {
             let mark = if area.changed { "*" } else { " " };
             rows.push(vec![
@@ -235,7 +235,7 @@ fn here(map: &Map, capture: &Capture, space: &Space) -> Vec<Row> {
         return rows;
     }
     match map.space.checked_sub(1) {
-        None => details::physical(capture, cell.start),
-        Some(regime) => details::input(capture, regime, cell.start),
+        None => details::physical(capture, map.cursor),
+        Some(regime) => details::input(capture, regime, map.cursor),
     }
 }
