@@ -296,6 +296,10 @@ fn terminal_says_that_the_link_is_lost_and_that_it_is_back() {
     let address = server.address.to_string();
     let terminal = inspector(&["tui", &address, "--background", "dark"], LOOK);
     seen(&terminal, "capture 1,");
+    // Both while the machine stands and while it runs.
+    server.cut();
+    seen(&terminal, "link lost");
+    seen(&terminal, "the link is back");
     send(&terminal, "c");
     seen(&terminal, "running");
     server.cut();

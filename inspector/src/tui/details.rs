@@ -101,7 +101,6 @@ pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
             Role::Address,
             Span::new(leaf.ia, leaf.size).to_string(),
         ),
-        row("size", Role::Plain, size_text(leaf.size)),
         row(
             "kind",
             if leaf.problem.is_some() {
@@ -109,13 +108,18 @@ pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
             } else {
                 Role::Plain
             },
-            format!("{}, level {}", entry.kind, leaf.level),
+            format!(
+                "{}, level {}, {}",
+                entry.kind,
+                leaf.level,
+                size_text(leaf.size)
+            ),
         ),
         row("word", Role::Raw, format!("{:#018x}", leaf.raw)),
         row("at", Role::Address, format!("{:#x}", leaf.at)),
     ];
     if let Some(problem) = &leaf.problem {
-        rows.insert(3, row("problem", Role::Problem, problem.as_ref()));
+        rows.insert(2, row("problem", Role::Problem, problem.as_ref()));
     }
     if let Some(oa) = leaf.oa {
         rows.push(row("output", Role::Address, format!("{oa:#x}")));

@@ -193,7 +193,7 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, note
 }
 
 /// Width of a column of labelled rows, where there is room for more than one.
-const DETAILS: u16 = 56;
+const DETAILS: u16 = 40;
 
 /// Draws labelled rows in as many columns as there is room for.
 pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) {

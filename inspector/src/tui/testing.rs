@@ -9,6 +9,8 @@ use crate::model::System;
 use crate::target::{ReadError, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const RAM: Span = Span {
@@ -38,7 +40,7 @@ pub(super) struct Fake {
     cpus: Vec<Registers>,
     state: RunState,
     /// The link breaks at the next thing that is asked.
-    pub(super) broken: bool,
+    pub(super) broken: Arc<AtomicBool>,
     /// There is no hypervisor.
     pub(super) bare: bool,
     /// The next capture panics.
@@ -56,7 +58,7 @@ impl Fake {
             .into(),
             cpus: (0..4).map(cpu).collect(),
             state: stopped(),
-            broken: false,
+            broken: Arc::default(),
             bare: false,
             panics: false,
         };
@@ -171,7 +173,7 @@ impl Fake {
     }
 
     fn link(&self) -> Result<(), TargetError> {
-        if self.broken {
+        if self.broken.load(Ordering::SeqCst) {
             return Err(TargetError::Lost {
                 target: "fake".into(),
                 doing: "reading".into(),

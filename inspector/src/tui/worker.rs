@@ -110,6 +110,8 @@ pub enum Report {
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a running machine is asked whether it stopped by itself.
 const POLL: Duration = Duration::from_millis(100);
+/// How often the link to a machine that stands is looked at.
+const LINK: Duration = Duration::from_secs(1);
 
 /// Starts the worker on an open machine. Commands go to the sender; `report` is called with each
 /// report.
@@ -127,6 +129,7 @@ pub fn spawn(
         machine: Some(machine),
         last: None,
         captures: 0,
+        live: false,
         running: false,
         every: None,
         due: Instant::now(),
@@ -143,6 +146,8 @@ struct Worker {
     machine: Option<Box<dyn Machine>>,
     last: Option<Arc<Capture>>,
     captures: u64,
+    /// The machine has run control.
+    live: bool,
     running: bool,
     every: Option<Duration>,
     /// When the next capture of a running machine, or the next try of a lost link, is due.
@@ -190,7 +195,7 @@ impl Worker {
             (None, ..) => Some(until_due),
             (Some(_), true, Some(_)) => Some(POLL.min(until_due)),
             (Some(_), true, None) => Some(POLL),
-            (Some(_), false, _) => None,
+            (Some(_), false, _) => self.live.then_some(LINK),
         }
     }
 
@@ -204,6 +209,7 @@ impl Worker {
             notes: machine.notes(),
             live,
         });
+        self.live = live;
         self.running = false;
         if let Err(error) = self.capture(report) {
             self.failed(&error, report);
@@ -316,6 +322,8 @@ impl Worker {
                     self.due = Instant::now() + every;
                 }
             }
+            // It stands, and so does the link.
+            Some(_) if !self.running => {}
             // It stopped by itself.
             Some(RunState::Stopped { .. }) => {
                 self.running = false;

@@ -123,6 +123,10 @@ impl RunControl for Machine {
 
     fn wait(&mut self, limit: Duration) -> Result<RunState, TargetError> {
         let doing = "waiting for the machine to stop";
+        if matches!(self.state, RunState::Stopped { .. }) {
+            // Nothing is due, but this is how a link that broke meanwhile is noticed.
+            self.link.packet_within(doing, Duration::ZERO)?;
+        }
         if self.state == RunState::Running
             && let Some(packet) = self.link.packet_within(doing, limit)?
         {

@@ -182,7 +182,12 @@ fn what(word: &Word<'_>, regime: &RegimeCapture) -> Cell {
         };
         return Cell::new(Role::Symbol, text);
     };
-    let oa = entry.leaf.attributes.and(entry.leaf.oa);
+    // In an identity map the input address says it.
+    let oa = entry
+        .leaf
+        .attributes
+        .and(entry.leaf.oa)
+        .filter(|oa| *oa != word.ia);
     let mut text = entry.kind.to_string();
     if let Some(oa) = oa {
         text.push_str(&format!(" → {oa:#x}"));
