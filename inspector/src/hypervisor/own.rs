@@ -2,13 +2,16 @@
 
 mod variable;
 
-use super::VARIABLE;
-use super::description::{Description, RegimeFacts, in_order};
+use super::description::{Description, LockPlace, RegimeFacts, in_order};
+use super::{LOCK_SIZE, VARIABLE};
 use crate::image::Images;
 use crate::model::Section;
 use crate::target::{Target, TargetError};
 use std::path::Path;
 use variable::Variable;
+
+/// The lock of the image's UART, which only an image has.
+const CONSOLE: &str = "CONSOLE";
 
 /// hyp is built for pages of 4 KiB only.
 const GRANULE: u64 = 4096;
@@ -59,7 +62,7 @@ pub(super) fn describe(
         ("host-pool", "HYP.host.pool.lock"),
         ("hyp-pool", "HYP.hyp.pool.lock"),
     ];
-    let locks = locks
+    let mut locks: Vec<_> = locks
         .iter()
         .filter_map(|(name, path)| variable.lock(name, path))
         .collect();
@@ -68,6 +71,7 @@ pub(super) fn describe(
         .filter_map(|side| variable.pool(side))
         .collect();
     let problems = variable.problems;
+    locks.extend(console(images));
     Ok(Some(Description {
         source,
         release,
@@ -86,4 +90,19 @@ pub(super) fn describe(
         symbols: images.symbols(),
         problems,
     }))
+}
+
+/// The UART's lock, if the file that defines `HYP` has one.
+fn console(images: &mut Images) -> Option<LockPlace> {
+    // Other programs may call something else so.
+    if images.file_of(CONSOLE) != images.file_of(VARIABLE) {
+        return None;
+    }
+    let place = images.place(CONSOLE).ok()?;
+    let pa = images.load_address(place.address)?;
+    (place.size == LOCK_SIZE).then(|| LockPlace {
+        name: "console".to_owned(),
+        symbol: CONSOLE.to_owned(),
+        pa,
+    })
 }

@@ -378,6 +378,58 @@ fn locks_say_who_holds_them() {
     );
 }
 
+/// Only hyp's image has one; another program's `CONSOLE` is something else.
+#[test]
+fn the_lock_of_the_uart_is_listed_where_the_image_has_one() {
+    let console = LINEAR + VAR + 0xc0;
+    let with = |size| {
+        let mut program = program();
+        program.symbols.push(("CONSOLE".to_owned(), console, size));
+        let lock = Type::record(
+            "Lock",
+            size,
+            vec![
+                ("tickets", 0, Type::Number(4)),
+                ("taker", 8, Type::Number(8)),
+            ],
+        );
+        program.variables.push(("CONSOLE".to_owned(), lock));
+        program
+    };
+    let mut machine = Machine::new();
+    machine.put(VAR + 0xc0, &[8, 0, 9, 0, 0, 0, 0, 0]);
+    let mut images_with = images(&with(16));
+    let system = machine.capture(&mut images_with);
+    let names: Vec<_> = system.locks.iter().map(|lock| lock.name.as_str()).collect();
+    assert_eq!(names, ["host", "hyp", "host-pool", "hyp-pool", "console"]);
+    let lock = &system.locks[4];
+    assert_eq!((lock.symbol.as_str(), lock.pa), ("CONSOLE", VAR + 0xc0));
+    assert_eq!(lock.tickets, Some(Tickets { owner: 8, next: 9 }));
+
+    // A snapshot remembers it.
+    machine.notes = images_with.notes();
+    assert_eq!(machine.capture(&mut Images::default()), system);
+    machine.notes = None;
+
+    let mut other = Program {
+        segments: vec![(0x4100_0000, 0x4100_0000, 0x1000)],
+        symbols: vec![("CONSOLE".to_owned(), 0x4100_0000, 16)],
+        variables: Vec::new(),
+    };
+    for (program, first) in [(program(), &mut other), (with(24), &mut Program::default())] {
+        let files = [&*first, &program].map(|program| {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            std::fs::write(file.path(), program.elf()).expect("a temporary file");
+            file
+        });
+        let paths = files.each_ref().map(|file| file.path().to_owned());
+        let mut images = Images::open(&paths).expect("sound files");
+        let system = machine.capture(&mut images);
+        assert_eq!(system.locks.len(), 4);
+        assert_eq!(system.problems, Vec::<String>::new());
+    }
+}
+
 /// Everything but where the facts came from.
 fn without_sources(mut system: System) -> System {
     for fact in &mut system.facts {
