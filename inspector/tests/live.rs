@@ -3,6 +3,7 @@
 use fixtures::qemu::{Boot, Machine};
 use run::{inspector, succeed};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -131,7 +132,7 @@ fn qemu_snapshots_show_what_the_machine_showed() {
     assert!(
         live[2].json()["locks"]
             .as_array()
-            .is_some_and(|locks| locks.len() == 4)
+            .is_some_and(|locks| locks.len() == 5 && locks[4]["symbol"] == "CONSOLE")
     );
     assert!(
         live[3].json()["cpus"]
@@ -152,6 +153,77 @@ fn entries(machine: &Machine) -> (i32, Vec<Value>) {
 fn word(address: &Value) -> u64 {
     let digits = address.as_str().and_then(|text| text.strip_prefix("0x"));
     u64::from_str_radix(digits.expect("an address"), 16).expect("an address")
+}
+
+/// The pages that something with a size covers, from its address called `name`.
+fn pages(of: &Value, name: &str) -> impl Iterator<Item = u64> + use<> {
+    let start = word(&of[name]);
+    let size = of["size"].as_u64().expect("a size");
+    (start..start + size).step_by(4096)
+}
+
+/// What can be written at any of its addresses at EL2 can be executed at none, and the host can
+/// reach nothing of hyp's.
+#[test]
+fn qemu_hyp_protects_itself() {
+    let machine = stopped_machine();
+    let mut line = arguments(&machine, "list");
+    line.push("--no-merge");
+    let list = succeed(line).json();
+    let entries = list["entries"].as_array().expect("an array");
+    let of = |regime: &'static str| {
+        entries
+            .iter()
+            .filter(move |entry| entry["regime"] == regime)
+    };
+
+    let mut rights: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    for entry in of("hyp-s1") {
+        for pa in pages(entry, "oa") {
+            let (write, execute) = rights.entry(pa).or_default();
+            *write |= entry["write"] == true;
+            *execute |= entry["execute"] == true;
+        }
+    }
+    assert!(rights.values().any(|(write, _)| *write));
+    assert!(rights.values().any(|(_, execute)| *execute));
+    for (pa, rights) in &rights {
+        assert_ne!(
+            *rights,
+            (true, true),
+            "{pa:#x} is writable and executable at EL2"
+        );
+    }
+
+    let annotated: BTreeSet<u64> = of("host-s2")
+        .filter(|entry| entry["kind"] == "annotation" && entry["owner"] == "hyp")
+        .flat_map(|entry| pages(entry, "ia"))
+        .collect();
+    let info = succeed(arguments(&machine, "info")).json();
+    let ram = info["ram"].as_array().expect("an array").iter();
+    let ram: BTreeSet<u64> = ram.flat_map(|region| pages(region, "base")).collect();
+    let mut names = BTreeSet::new();
+    for section in info["sections"].as_array().expect("an array") {
+        let name = section["name"].as_str().expect("a name");
+        let shared = name.starts_with("host-");
+        for pa in pages(section, "base") {
+            if ram.contains(&pa) {
+                assert_eq!(annotated.contains(&pa), !shared, "{name} {pa:#x}");
+                names.insert(name);
+            }
+        }
+    }
+    let expected = [
+        "bss",
+        "data",
+        "host-bss",
+        "host-rodata",
+        "pools",
+        "rodata",
+        "stacks",
+        "text",
+    ];
+    assert!(names.iter().eq(&expected), "{names:?}");
 }
 
 /// The table walked at each level for an address: physical address of the word, of its table.
