@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -174,6 +176,14 @@ fn a_file_that_cannot_be_written_stays_away() {
     fail(["save", "demo", text(&missing)], text(&missing));
     fail(["save", "demo", text(folder.path())], text(folder.path()));
     assert_eq!(names(folder.path()), [""; 0]);
+
+    // As a device would be, it is not replaced.
+    let socket = folder.path().join("socket");
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    fail(["save", "demo", text(&socket)], "not a regular file");
+    assert_eq!(names(folder.path()), ["socket"]);
+    let kind = fs::metadata(&socket).expect("it is there").file_type();
+    assert!(kind.is_socket());
 }
 
 #[test]

@@ -14,6 +14,12 @@ const SEGMENT_LIMIT: usize = 0xfff0;
 
 /// Writes the file; the error is what goes after its name.
 pub(super) fn write(path: &Path, contents: &Contents) -> Result<(), String> {
+    // The new file takes the place of what is there: right for a file, fatal for a device.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(
+            "cannot write it: not a regular file, so it is left alone; name another".to_owned(),
+        );
+    }
     let bytes = encode(contents)?;
     let cannot = |error: std::io::Error| format!("cannot write it: {error}");
     let directory = match path.parent() {
