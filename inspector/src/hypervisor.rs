@@ -45,7 +45,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     problems.extend(description.problems.iter().cloned());
     name_pcs(&mut cpus, &description.symbols);
 
-    let mut facts = description.facts();
+    let mut facts = description.facts(&cpus);
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;

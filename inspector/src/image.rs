@@ -108,6 +108,9 @@ struct Notes {
     places: BTreeMap<String, Place>,
     /// Symbols, in order of address.
     symbols: Vec<Symbol>,
+    /// Where they came from: see [`Images::symbol_source`].
+    #[serde(default)]
+    symbol_source: String,
 }
 
 /// One loaded piece of a program.
@@ -233,12 +236,29 @@ impl Images {
         for file in &self.files {
             symbols.extend_from_slice(file.symbols());
         }
-        if let (true, Some(notes)) = (self.files.is_empty(), &self.recalled) {
+        if let Some(notes) = &self.recalled {
             symbols.extend_from_slice(&notes.symbols);
         }
         symbols.sort_by(|a, b| (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name)));
+        // A file may be given twice, or be what a snapshot remembers.
+        symbols.dedup();
         self.used.symbols.clone_from(&symbols);
+        self.used.symbol_source = self.symbol_source();
         symbols
+    }
+
+    /// Where [`Images::symbols`] come from, for people: the files' names without their folders, and
+    /// those that a snapshot remembers.
+    pub fn symbol_source(&self) -> String {
+        let files = self.files.iter().map(|file| {
+            let name = Path::new(file.name()).file_name().unwrap_or_default();
+            name.display().to_string()
+        });
+        let notes = self.recalled.iter();
+        files
+            .chain(notes.map(|notes| notes.symbol_source.clone()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn names(&self) -> String {

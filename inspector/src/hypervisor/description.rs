@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 /// The format that this reads.
 const FORMAT: &str = "hyp.description/1";
+/// What it is called where it is named as a source.
+const SOURCE: &str = "self-description";
 
 /// The facts that everything else is worked out from, by whichever road they came.
 pub(super) struct Description {
@@ -27,6 +29,8 @@ pub(super) struct Description {
     pub(super) pools: Vec<PoolPlace>,
     /// In order of address.
     pub(super) symbols: Vec<Symbol>,
+    /// Where the symbols came from.
+    pub(super) symbol_source: String,
     /// What could not be found out.
     pub(super) problems: Vec<String>,
 }
@@ -63,22 +67,18 @@ pub(super) struct PoolPlace {
 
 impl Description {
     pub(super) fn hypervisor(&self, cpus: &[Cpu]) -> Hypervisor {
-        let e2h = cpus
-            .iter()
-            .find_map(|cpu| cpu.registers.get("HCR_EL2"))
-            .map(|hcr| hcr >> 34 & 1 != 0);
         let known = self.profile == super::profile::A;
         Hypervisor {
             kind: HypervisorKind::Hyp,
             release: self.release.clone(),
-            mode: e2h.map(|e2h| if e2h { "hvhe" } else { "nvhe" }),
+            mode: mode(cpus).map(|(_, mode)| mode),
             page_state_in: known.then_some("descriptor"),
             owner_encoding: known.then_some("9:2"),
         }
     }
 
     /// Everything said, each with its source.
-    pub(super) fn facts(&self) -> Vec<Fact> {
+    pub(super) fn facts(&self, cpus: &[Cpu]) -> Vec<Fact> {
         let mut facts = Vec::new();
         let mut fact = |what: String, value: String| {
             facts.push(Fact {
@@ -104,9 +104,33 @@ impl Description {
             let pages = Span::new(pool.base, pool.pages.saturating_mul(self.granule));
             fact(pool.name.clone(), pages.to_string());
         }
-        fact("symbols".to_owned(), self.symbols.len().to_string());
+        facts.push(Fact {
+            what: "symbols".to_owned(),
+            value: self.symbols.len().to_string(),
+            source: self.symbol_source.clone(),
+        });
+        facts.push(Fact {
+            what: "CPUs".to_owned(),
+            value: cpus.len().to_string(),
+            source: "the target's threads".to_owned(),
+        });
+        if let Some((cpu, mode)) = mode(cpus) {
+            facts.push(Fact {
+                what: "mode".to_owned(),
+                value: mode.to_owned(),
+                source: format!("HCR_EL2.E2H of CPU {cpu}"),
+            });
+        }
         facts
     }
+}
+
+/// What HCR_EL2.E2H says of the mode, and on which CPU.
+fn mode(cpus: &[Cpu]) -> Option<(usize, &'static str)> {
+    let (cpu, hcr) = cpus
+        .iter()
+        .find_map(|cpu| Some((cpu.number, cpu.registers.get("HCR_EL2")?)))?;
+    Some((cpu, if hcr >> 34 & 1 != 0 { "hvhe" } else { "nvhe" }))
 }
 
 /// The JSON text. Unknown fields are ignored: the format grows.
@@ -181,7 +205,7 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
     let mut symbols = text.symbols;
     symbols.sort_by(|a, b| (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name)));
     Ok(Description {
-        source: "self-description".to_owned(),
+        source: SOURCE.to_owned(),
         release: Some(text.release),
         profile: text.layout.profile,
         granule: text.granule.max(1),
@@ -205,6 +229,7 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
         locks: text.locks,
         pools: text.pools,
         symbols,
+        symbol_source: SOURCE.to_owned(),
         problems: Vec::new(),
     })
 }

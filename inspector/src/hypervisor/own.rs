@@ -33,13 +33,16 @@ pub(super) fn describe(
         }
     };
     if variable.bytes.iter().all(|byte| *byte == 0) {
-        problems.push("hyp has not started yet: its variable is all zero".to_owned());
+        problems.push(format!(
+            "hyp has not started yet: `{VARIABLE}` at {:#x} is all zero; let the machine run, or give the image that it runs",
+            variable.pa
+        ));
         return Ok(None);
     }
     let physvirt_offset = variable.number("HYP.physvirt_offset").unwrap_or(0);
     variable.physvirt_offset = physvirt_offset;
     if variable.number("HYP.finalised") == Some(0) {
-        let problem = "hyp has not finished its start: tables and owners are not final";
+        let problem = "hyp has not finished its start, so tables and owners are not final: let the machine run";
         variable.problems.push(problem.to_owned());
     }
     let profile = variable.name("HYP.profile").unwrap_or_default();
@@ -88,6 +91,7 @@ pub(super) fn describe(
         locks,
         pools,
         symbols: images.symbols(),
+        symbol_source: images.symbol_source(),
         problems,
     }))
 }

@@ -378,6 +378,30 @@ fn locks_say_who_holds_them() {
     );
 }
 
+#[test]
+fn facts_name_their_sources() {
+    let mut images = images(&program());
+    let system = Machine::new().capture(&mut images);
+    let source = |what: &str| {
+        let fact = system.facts.iter().find(|fact| fact.what == what);
+        fact.map(|fact| (fact.value.as_str(), fact.source.clone()))
+    };
+    let symbols = images.symbol_source();
+    assert_eq!(source("symbols"), Some(("2", symbols.clone())));
+    assert_eq!(
+        source("hypervisor"),
+        Some(("hyp 0.1.0", format!("HYP in {symbols}")))
+    );
+    assert_eq!(
+        source("CPUs"),
+        Some(("2", "the target's threads".to_owned()))
+    );
+    assert_eq!(
+        source("mode"),
+        Some(("nvhe", "HCR_EL2.E2H of CPU 0".to_owned()))
+    );
+}
+
 /// Only hyp's image has one; another program's `CONSOLE` is something else.
 #[test]
 fn the_lock_of_the_uart_is_listed_where_the_image_has_one() {
@@ -505,7 +529,9 @@ fn a_start_that_did_not_begin_is_said() {
     let system = machine.capture(&mut images(&program()));
     assert_eq!(
         system.problems,
-        ["hyp has not started yet: its variable is all zero"]
+        [
+            "hyp has not started yet: `HYP` at 0x40300000 is all zero; let the machine run, or give the image that it runs"
+        ]
     );
     assert_eq!(system.cpus.len(), 2);
 }
@@ -519,7 +545,7 @@ fn a_start_that_is_not_finished_is_said() {
     assert_eq!(
         system.problems,
         [
-            "hyp has not finished its start: tables and owners are not final",
+            "hyp has not finished its start, so tables and owners are not final: let the machine run",
             "host-s2: hyp has no root table yet"
         ]
     );

@@ -212,10 +212,32 @@ fn notes_answer_what_was_asked() {
     assert!(second.place("HYP.lock").is_err());
     assert_eq!(
         second.notes(),
-        Some(notes),
+        Some(notes.clone()),
         "a snapshot of a snapshot remembers the same"
     );
     assert!(second.recall("{}").is_err());
+
+    // The file of another program adds its symbols.
+    let host = Program {
+        symbols: vec![("host_main".to_owned(), 0x4100_0000, 64)],
+        ..Program::default()
+    };
+    let mut both = Images {
+        files: vec![Elf::parse("folder/host.elf", &host.elf()).expect("a sound file")],
+        ..Images::default()
+    };
+    both.recall(&notes).expect("its own notes");
+    assert_eq!(both.symbols().len(), symbols.len() + 1);
+    assert_eq!(both.symbol_source(), "host.elf, hyp.elf");
+}
+
+#[test]
+fn a_file_given_twice_counts_once() {
+    let bytes = program().elf();
+    let once = images(&bytes).expect("a sound file").symbols();
+    let mut twice = images(&bytes).expect("a sound file");
+    twice.files.extend(Elf::parse("hyp.elf", &bytes));
+    assert_eq!(twice.symbols(), once);
 }
 
 #[test]

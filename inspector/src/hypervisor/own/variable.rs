@@ -17,7 +17,7 @@ pub(super) struct Variable<'a> {
     /// Its linked address.
     address: u64,
     /// Its physical address.
-    pa: u64,
+    pub(super) pa: u64,
     pub(super) bytes: Vec<u8>,
     /// PA − VA of what its pointers point to; for the caller to fill in.
     pub(super) physvirt_offset: u64,
