@@ -50,8 +50,9 @@ impl Cpu for ThisCpu {
 
     fn relax(&self) {
         stop_if_asked();
-        // SAFETY: a hint; the event register makes sure that no wake is lost.
-        unsafe { asm!("wfe", options(nomem, nostack, preserves_flags)) }
+        // SAFETY: a hint. Not `nomem`: the lock must be read after it, or a wake between the two would be lost; one
+        // before it stays in the event register.
+        unsafe { asm!("wfe", options(nostack, preserves_flags)) }
     }
 
     fn wake(&self) {

@@ -33,6 +33,8 @@ pub(crate) enum Error {
         found: usize,
         room: usize,
     },
+    /// The CPU that reads it is not in it.
+    BootCpu { mpidr: u64 },
 }
 
 impl fmt::Display for Error {
@@ -51,13 +53,17 @@ impl fmt::Display for Error {
                     "the device tree has {found} {what}; there must be 1 to {room}"
                 )
             }
+            Self::BootCpu { mpidr } => {
+                write!(f, "the device tree has no CPU {mpidr:#x}, which reads it")
+            }
         }
     }
 }
 
 impl Machine {
-    /// Reads the device tree. RAM regions come out sorted.
-    pub(crate) fn read(tree: Fdt<'_>) -> Result<Self, Error> {
+    /// Reads the device tree. RAM regions come out sorted. `boot` is the affinity of the CPU that reads: it becomes
+    /// CPU 0 wherever the tree has it, and no other CPU can be started as that.
+    pub(crate) fn read(tree: Fdt<'_>, boot: u64) -> Result<Self, Error> {
         let nothing = PageRange::new(Pa::new(0), 0).map_err(|_| Error::Malformed)?;
         let mut machine = Self {
             regions: [nothing; MAX_REGIONS],
@@ -88,6 +94,9 @@ impl Machine {
         }
         check_count("RAM regions", machine.region_count, MAX_REGIONS)?;
         check_count("CPUs", machine.cpu_count, MAX_CPUS)?;
+        let first = machine.mpidrs().iter().position(|&mpidr| mpidr == boot);
+        let first = first.ok_or(Error::BootCpu { mpidr: boot })?;
+        machine.mpidrs[..=first].rotate_right(1);
         machine.regions[..machine.region_count].sort_unstable_by_key(|region| region.base());
         Ok(machine)
     }
@@ -182,7 +191,11 @@ mod tests {
     }
 
     fn read(blob: &[u8]) -> Result<Machine, Error> {
-        Machine::read(Fdt::new(blob).expect("a device tree"))
+        read_on(blob, 0)
+    }
+
+    fn read_on(blob: &[u8], boot: u64) -> Result<Machine, Error> {
+        Machine::read(Fdt::new(blob).expect("a device tree"), boot)
     }
 
     fn shown(machine: &Machine) -> Vec<String> {
@@ -206,7 +219,7 @@ mod tests {
             ],
             &[0x100],
         );
-        let machine = read(&blob).expect("a machine");
+        let machine = read_on(&blob, 0x100).expect("a machine");
         assert_eq!(
             shown(&machine),
             [
@@ -216,6 +229,17 @@ mod tests {
             ]
         );
         assert_eq!(machine.mpidrs(), [0x100]);
+    }
+
+    #[test]
+    fn the_cpu_that_reads_is_cpu_0() {
+        let blob = tree(&[&[(0x4000_0000, 0x1000)]], &[0, 1, 0x100, 0x101]);
+        let mpidrs = |boot| read_on(&blob, boot).expect("a machine").mpidrs().to_vec();
+        assert_eq!(mpidrs(0), [0, 1, 0x100, 0x101]);
+        assert_eq!(mpidrs(0x100), [0x100, 0, 1, 0x101]);
+        assert_eq!(mpidrs(0x101), [0x101, 0, 1, 0x100]);
+        let error = read_on(&blob, 2).expect_err("no such CPU").to_string();
+        assert_eq!(error, "the device tree has no CPU 0x2, which reads it");
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub(crate) fn mpidrs() -> &'static [u64] {
     unsafe { MACHINE.get() }.mpidrs()
 }
 
+/// MPIDR_EL1.{Aff3, Aff2, Aff1, Aff0}: what a device tree and PSCI know a CPU by.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
 unsafe extern "C" {
     fn install_tables(root: u64);
     fn enter_host(cpu: u64, entry: u64, argument: u64) -> !;
@@ -73,7 +76,7 @@ extern "C" fn hyp_main() -> ! {
     let tree = unsafe { Fdt::from_raw(va(DEVICE_TREE).get() as *const u8) };
     let machine = match tree
         .map_err(|_| crate::dtb::Error::Malformed)
-        .and_then(Machine::read)
+        .and_then(|tree| Machine::read(tree, read_register!(mpidr_el1) & AFFINITY))
     {
         Ok(machine) => machine,
         Err(error) => panic!("{error}"),
@@ -139,6 +142,8 @@ fn protect_cpu(hyp: &Hyp<'_>) {
     unsafe {
         write_register!(vtcr_el2, VTCR | pa_range << 16);
         write_register!(vttbr_el2, hyp.host().root().get());
+        // The TLBI takes the VMID from VTTBR_EL2 as it is known by then.
+        isb();
         ThisCpu.invalidate_vmid();
         write_register!(hcr_el2, HCR);
         write_register!(cptr_el2, CPTR);

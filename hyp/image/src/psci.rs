@@ -22,6 +22,11 @@ const FEATURES: u64 = 0x8400_000a;
 const CPU_ON_32: u64 = 0x8400_0003;
 const CPU_ON_64: u64 = 0xc400_0003;
 
+/// Bit 30 of a function id: a 64-bit call.
+const SMC64: u64 = 1 << 30;
+/// The half of a register that a 32-bit call uses.
+const LOW: u64 = 0xffff_ffff;
+
 const SUCCESS: u64 = 0;
 const NOT_SUPPORTED: u64 = -1_i64 as u64;
 const INVALID_PARAMETERS: u64 = -2_i64 as u64;
@@ -45,20 +50,38 @@ static STARTS: [Start; MAX_CPUS] = [const {
 
 /// Answers the host's SMC in its x0 to x3. Only PSCI calls that cannot lead around hyp reach the firmware.
 pub(crate) fn handle_host_smc(x: &mut [u64; 31]) {
-    // The upper half of a function id is not part of it.
-    let function = x[0] & 0xffff_ffff;
+    // The upper half of a function id is not part of it, nor are those of a 32-bit call's arguments.
+    let function = x[0] & LOW;
+    let used = if function & SMC64 == 0 { LOW } else { u64::MAX };
+    let arguments = [x[1] & used, x[2] & used, x[3] & used];
     let result = match function {
-        CPU_ON_32 | CPU_ON_64 => cpu_on(x[1], x[2], x[3]),
-        VERSION | CPU_OFF | AFFINITY_INFO_32 | AFFINITY_INFO_64 | SYSTEM_OFF | SYSTEM_RESET
-        | FEATURES => smc(function, [x[1], x[2], x[3]]),
+        CPU_ON_32 | CPU_ON_64 => cpu_on(arguments),
+        FEATURES if !is_passed_on(arguments[0]) => NOT_SUPPORTED,
+        _ if is_passed_on(function) => smc(function, arguments),
         _ => NOT_SUPPORTED,
     };
     x[0] = result;
     x[1..4].fill(0);
 }
 
+/// Whether the firmware answers this function; CPU_ON with some help from hyp.
+fn is_passed_on(function: u64) -> bool {
+    matches!(
+        function,
+        VERSION
+            | CPU_OFF
+            | CPU_ON_32
+            | CPU_ON_64
+            | AFFINITY_INFO_32
+            | AFFINITY_INFO_64
+            | SYSTEM_OFF
+            | SYSTEM_RESET
+            | FEATURES
+    )
+}
+
 /// Starts the CPU with these affinity fields in hyp, from where it enters the host at `entry`.
-fn cpu_on(mpidr: u64, entry: u64, context: u64) -> u64 {
+fn cpu_on([mpidr, entry, context]: [u64; 3]) -> u64 {
     let Some(cpu) = mpidrs().iter().position(|&known| known == mpidr) else {
         return INVALID_PARAMETERS;
     };

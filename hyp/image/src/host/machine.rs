@@ -94,15 +94,20 @@ pub(crate) fn cpu_on(cpu: u64) -> i64 {
     unsafe extern "C" {
         static host_start: u8;
     }
+    psci(0xc400_0003, [cpu, &raw const host_start as u64, cpu])
+}
+
+/// The PSCI function with this id and arguments: what it returns, if it returns.
+pub(crate) fn psci(function: u64, arguments: [u64; 3]) -> i64 {
     let status;
-    // SAFETY: the CPU starts with a stack of its own.
+    // SAFETY: the firmware changes x0 to x17 and no memory; a CPU it starts has a stack of its own.
     unsafe {
         asm!(
             "smc #0",
-            inout("x0") 0xc400_0003_u64 => status,
-            inout("x1") cpu => _,
-            inout("x2") &raw const host_start => _,
-            inout("x3") cpu => _,
+            inout("x0") function => status,
+            inout("x1") arguments[0] => _,
+            inout("x2") arguments[1] => _,
+            inout("x3") arguments[2] => _,
             out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
             out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _,
             options(nostack)

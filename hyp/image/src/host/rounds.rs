@@ -24,6 +24,16 @@ const OLD_MARK_HYP: u64 = 20;
 const EPERM: i64 = -1;
 const EINVAL: i64 = -22;
 
+/// PSCI's functions and what they return.
+const CPU_SUSPEND: u64 = 0xc400_0001;
+const CPU_ON_32: u64 = 0x8400_0003;
+const CPU_ON_64: u64 = 0xc400_0003;
+const PSCI_FEATURES: u64 = 0x8400_000a;
+const NOT_SUPPORTED: i64 = -1;
+const INVALID_PARAMETERS: i64 = -2;
+const ALREADY_ON: i64 = -4;
+/// The half of a register that a 32-bit call does not use.
+const JUNK: u64 = 0xdead_beef << 32;
 /// Rounds a second.
 const PACE: u64 = 4;
 
@@ -74,7 +84,7 @@ extern "C" fn host_main(cpu: u64) -> ! {
         share(OWN + cpu * AREA + page);
         meet();
         contend(COMMON + page);
-        refuse();
+        refuse(cpu);
         meet();
         if cpu == 0 {
             HOST.rounds.store(round + 1, Ordering::Relaxed);
@@ -140,8 +150,8 @@ fn contend(page: u64) {
 }
 
 /// Asks for what hyp must refuse: to share a device, hyp's memory, memory hyp has lent us, and no memory at all; a
-/// hypercall that is no more; and hyp's memory itself.
-fn refuse() {
+/// hypercall that is no more; PSCI calls; and hyp's memory itself.
+fn refuse(cpu: u64) {
     let bss = &raw const ONLINE as u64;
     for (page, error) in [
         (UART, EINVAL),
@@ -155,6 +165,20 @@ fn refuse() {
     }
     let answer = machine::hypercall(OLD_MARK_HYP, 0);
     assert!(answer.0 == -1, "hypercall {OLD_MARK_HYP}: {answer:?}");
+    // CPU_SUSPEND would come back around hyp, so there is none; CPU_ON finds this CPU on, and refuses a number no CPU has.
+    for (function, arguments, status) in [
+        (CPU_SUSPEND, [0; 3], NOT_SUPPORTED),
+        (PSCI_FEATURES, [CPU_SUSPEND, 0, 0], NOT_SUPPORTED),
+        (PSCI_FEATURES, [JUNK | CPU_ON_32, 0, 0], 0),
+        (JUNK | CPU_ON_32, [JUNK | cpu, JUNK, JUNK], ALREADY_ON),
+        (CPU_ON_64, [JUNK | cpu, 0, 0], INVALID_PARAMETERS),
+    ] {
+        let answer = machine::psci(function, arguments);
+        assert!(
+            answer == status,
+            "PSCI {function:#x} {arguments:x?}: {answer}"
+        );
+    }
     machine::read(HYP);
     machine::write(HYP, 0);
 }
