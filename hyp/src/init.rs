@@ -85,7 +85,7 @@ pub struct Section {
 /// Pages for one pool, and the records about them.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolMemory<'m> {
-    /// The pages, inside a [`SectionKind::Pools`] section. Their contents do not matter.
+    /// The pages, inside a [`SectionKind::Pools`] section, none of them in two pools. Their contents do not matter.
     pub pages: PageRange<Pa>,
     /// One record for each page.
     pub records: &'m [PageRecord],
@@ -213,6 +213,7 @@ impl<'m> Hyp<'m> {
     pub fn new(cpu: &dyn Cpu, config: Config<'m>) -> Result<Self, InitError> {
         check_regions(&config)?;
         check_sections(&config)?;
+        check_pools(&config)?;
         Ok(Self {
             host: Component::new(cpu, "host-pool", config.host_geometry, config.host_pool)?,
             hyp: Component::new(cpu, "hyp-pool", Geometry::HYP_STAGE1, config.hyp_pool)?,
@@ -369,6 +370,27 @@ fn check_sections(config: &Config<'_>) -> Result<(), InitError> {
         if device && touches_memory || !device && !is_memory {
             return Err(InitError::Section { section });
         }
+    }
+    Ok(())
+}
+
+/// A pool outside would stay the host's, which could then write hyp's tables.
+fn check_pools(config: &Config<'_>) -> Result<(), InitError> {
+    let pools = [
+        ("host-pool", config.host_pool.pages),
+        ("hyp-pool", config.hyp_pool.pages),
+    ];
+    for (pool, pages) in pools {
+        let is_inside = config.sections.iter().any(|section| {
+            section.kind == SectionKind::Pools && section.range.contains_range(pages)
+        });
+        if !is_inside {
+            return Err(InitError::Pool { pool, pages });
+        }
+    }
+    let [(_, host), (pool, pages)] = pools;
+    if host.base() < pages.end() && pages.base() < host.end() {
+        return Err(InitError::Pool { pool, pages });
     }
     Ok(())
 }

@@ -36,7 +36,7 @@
 //! |---|---|---|---|
 //! | 01 | Add hyp_spin_is_locked | [`lock::TicketLock::is_locked`] | lock `is_locked_from_taking_to_release`, `halves_wrap_without_carry` |
 //! | 02 | Introduce hyp_assert_lock_held | [`Config::lock_checks`](init::Config::lock_checks) | locks `assertions_fire_once_final_and_name_lock_and_place` |
-//! | 03 | host_stage2_try helper | the retry in [`Hyp::host_stage2_idmap_locked`] | aborts `a_dry_pool_takes_back_everything_that_is_not_ram_and_tries_once_more`, `a_pool_that_stays_dry_is_an_error_after_one_retry`, `other_errors_are_not_retried` |
+//! | 03 | host_stage2_try helper | the retry in [`Hyp::host_stage2_idmap_locked`] | aborts `a_dry_pool_takes_back_everything_that_is_not_ram_and_tries_once_more`, `a_dry_pool_is_no_reason_not_to_set_an_owner`, `a_pool_that_stays_dry_is_an_error_after_one_retry`, `other_errors_are_not_retried` |
 //! | 04 | Helper to get a PTE and its level | [`pgtable::PageTable::get_leaf`] | page_tables `get_leaf_finds_pages_blocks_and_holes_of_every_level` |
 //! | 05 | Expose page-table helpers | [`desc::Granule`] | desc `levels_of_every_granule`, `output_addresses_of_every_granule` |
 //! | 06 | Optimize host memory aborts | [`Hyp::host_stage2_idmap`] | aborts `a_touch_maps_the_largest_block_that_is_all_of_one_kind`, `a_hole_at_level_0_is_filled_by_a_block_of_level_1`, `cpus_that_race_map_a_page_once`; injection `a_page_of_hyp_is_refused_and_stays_as_it_is` |

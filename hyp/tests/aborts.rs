@@ -6,6 +6,7 @@ use common::{DATA, DEVICE, Event as Did, FREE, HOST_BSS, MIB, Machine, Setup, ho
 use hyp::abort::Outcome;
 use hyp::addr::{PAGE_SIZE, Pa};
 use hyp::errno::Errno;
+use hyp::page_state::OwnerId;
 use hyp::pgtable::Geometry;
 use hyp::stats::Event;
 
@@ -353,6 +354,25 @@ fn a_dry_pool_takes_back_everything_that_is_not_ram_and_tries_once_more() {
 
     assert_eq!(machine.touch(DEVICE), Outcome::Resume, "MMIO comes back");
     assert_eq!(machine.host(DEVICE), (MMIO_BLOCK, 1));
+}
+
+/// Giving a page away needs tables too.
+#[test]
+fn a_dry_pool_is_no_reason_not_to_set_an_owner() {
+    let machine = dry(2);
+    machine.touch(0x8000_4000);
+    assert_eq!(machine.hyp.host().pool().free_pages(), 0);
+    let host = machine.hyp.lock_host(machine.cpu());
+    let result =
+        machine
+            .hyp
+            .host_stage2_set_owner_locked(machine.cpu(), common::page(FREE), OwnerId::Hyp);
+    drop(host);
+    assert_eq!(result, Ok(()));
+    assert_eq!(machine.host(FREE), (0x4, 3));
+    assert_eq!(machine.host(0x8000_4000), (0, 1));
+    assert_eq!(machine.hyp.stats().get(Event::PoolRetry), 1);
+    machine.check_host_tables();
 }
 
 /// The retry is one: if the pool is still dry, that is the answer, and no table is left behind.

@@ -117,19 +117,47 @@ fn pools_must_hold_the_roots_and_the_sections() {
     assert!(!machine.hyp.is_finalised());
 }
 
+/// What the host could reach it could write: a pool must be in a section that is taken from it.
+#[test]
+fn pools_must_be_sections_of_hyps_and_apart() {
+    let gap = |gap| Setup {
+        gap,
+        ..Setup::default()
+    };
+    // The section has 256 pages: one before the pools, and 64 for each.
+    gap(127).build().unwrap();
+    for (gap_pages, pages) in [
+        (128, "0x403c1000..0x40401000"),
+        (-1, "0x40340000..0x40380000"),
+        (-64, "0x40301000..0x40341000"),
+    ] {
+        refused(
+            gap(gap_pages),
+            &format!(
+                "hyp-pool at {pages} is not inside one section `pools`, or overlaps the other pool: the host must not reach it"
+            ),
+        );
+    }
+    let mut elsewhere = Setup::default();
+    for section in &mut elsewhere.sections {
+        if section.0 == SectionKind::Pools {
+            section.0 = SectionKind::HostBss;
+        }
+    }
+    refused(
+        elsewhere,
+        "host-pool at 0x40301000..0x40341000 is not inside one section `pools`, or overlaps the other pool: the host must not reach it",
+    );
+}
+
 /// Two sections that overlap would need one page mapped in two ways.
 #[test]
 fn sections_must_not_overlap() {
-    let sections = vec![
-        (SectionKind::Text, 0x4020_0000, 2 * PAGE_SIZE),
-        (SectionKind::Data, 0x4020_1000, PAGE_SIZE),
-    ];
-    let machine = Setup {
-        sections,
-        ..Setup::default()
-    }
-    .build()
-    .unwrap();
+    let mut setup = Setup::default();
+    setup
+        .sections
+        .push((SectionKind::Data, 0x4020_1000, PAGE_SIZE));
+    let machine = setup.build().unwrap();
     let error = machine.hyp.init(machine.cpu()).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -26,6 +26,13 @@ pub enum InitError {
         /// The section.
         section: Section,
     },
+    /// A pool is not inside one section of pools, or overlaps the other.
+    Pool {
+        /// The pool.
+        pool: &'static str,
+        /// Its pages.
+        pages: PageRange<Pa>,
+    },
     /// The number of page records is not the number of pages of the pool.
     Records {
         /// The pool.
@@ -79,6 +86,12 @@ impl fmt::Display for InitError {
                     "section {} at {} is not inside one RAM region",
                     section.kind.name(),
                     section.range
+                )
+            }
+            Self::Pool { pool, pages } => {
+                write!(
+                    f,
+                    "{pool} at {pages} is not inside one section `pools`, or overlaps the other pool: the host must not reach it"
                 )
             }
             Self::Records {

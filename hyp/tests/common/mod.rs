@@ -175,6 +175,8 @@ pub(crate) struct Setup {
     pub(crate) sections: Vec<(SectionKind, u64, u64)>,
     pub(crate) host_pool: u64,
     pub(crate) hyp_pool: u64,
+    /// Pages between the two; less than 0 where they overlap.
+    pub(crate) gap: i64,
     pub(crate) host_geometry: Geometry,
     pub(crate) lock_checks: bool,
 }
@@ -197,6 +199,7 @@ impl Default for Setup {
             ],
             host_pool: 64,
             hyp_pool: 64,
+            gap: 0,
             host_geometry: Geometry::HOST_STAGE2,
             lock_checks: true,
         }
@@ -207,7 +210,12 @@ impl Setup {
     fn pools(&self) -> (PageRange<Pa>, PageRange<Pa>) {
         // The host's root is concatenated: an odd base shows that it is aligned, not the pool.
         let host = range(POOLS + PAGE_SIZE, self.host_pool * PAGE_SIZE);
-        (host, range(host.end().get(), self.hyp_pool * PAGE_SIZE))
+        let gap = self.gap * PAGE_SIZE as i64;
+        let hyp = range(
+            host.end().get().wrapping_add_signed(gap),
+            self.hyp_pool * PAGE_SIZE,
+        );
+        (host, hyp)
     }
 
     /// Everything up to [`Hyp::new`].
