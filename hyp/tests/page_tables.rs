@@ -472,6 +472,12 @@ fn unmap_clears_leaves_and_annotations_and_frees_empty_tables() {
         invalidated, 2,
         "the two blocks; an annotation cannot be in a TLB"
     );
+    // Before an empty table's page may be used again, no walk may remember where it was.
+    let forgotten = trace.windows(2).filter(|pair| {
+        let unlinked = matches!(pair[0], Event::Write { old, new: 0, .. } if old & 0xfff == 3);
+        unlinked && pair[1] == Event::InvalidateVmid
+    });
+    assert_eq!(forgotten.count(), 2, "{trace:x?}");
 }
 
 #[test]
