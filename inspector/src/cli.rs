@@ -15,7 +15,7 @@ use crate::target;
 use crate::view;
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -86,11 +86,11 @@ fn open(opener: &Opener) -> anyhow::Result<Session> {
     Ok(session)
 }
 
-/// From here on Ctrl-C ends waiting, not the process, so that the machine is left as it was found. The second one ends
-/// the process.
+/// From here on Ctrl-C, `kill` and a closed terminal end waiting, not the process, so that the machine is left as it
+/// was found. The second one ends the process.
 fn catch_interrupts() -> io::Result<()> {
     let cancelled = target::cancellation();
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_shutdown(signal, FAILED.into(), Arc::clone(cancelled))?;
         flag::register(signal, Arc::clone(cancelled))?;
     }

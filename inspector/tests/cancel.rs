@@ -66,7 +66,13 @@ fn serve(listener: &UnixListener, asked: &Sender<()>) -> Vec<String> {
 }
 
 #[test]
-fn ctrl_c_leaves_the_machine_running_as_it_was() {
+fn ctrl_c_and_its_kin_leave_the_machine_running_as_it_was() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        interrupted_by(signal);
+    }
+}
+
+fn interrupted_by(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gdb");
     let listener = UnixListener::bind(&path).unwrap();
@@ -85,7 +91,7 @@ fn ctrl_c_leaves_the_machine_running_as_it_was() {
         .unwrap();
     is_asked.recv().unwrap();
     let signalled = Command::new("kill")
-        .args(["-INT", &client.id().to_string()])
+        .args([signal, &client.id().to_string()])
         .status()
         .unwrap();
     assert!(signalled.success());
