@@ -39,8 +39,9 @@ fn gdb_reads_hyps_data_by_symbol_from_a_snapshot() {
         .arg(format!("--core={}", core.display()))
         .args(["-ex", "set language c", "-ex", "info threads"])
         .args(["-ex", "print/x $pc", "-ex"])
+        // Not through `char *`: where the CPU stands in Rust code, gdb takes Rust's `char` of four bytes.
         .arg(format!(
-            "print/x *(unsigned long *)((char *)&HYP + {})",
+            "print/x *(unsigned long *)((unsigned long)&HYP + {})",
             hyp.size() - 8
         ))
         .env("LC_ALL", "C")
