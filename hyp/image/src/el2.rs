@@ -27,7 +27,7 @@ impl<T> Once<T> {
     }
 
     /// # Safety
-    /// CPU 0, before it installs the vectors; once.
+    /// CPU 0, before it enters the host; once.
     unsafe fn set(&self, value: T) -> &T {
         // SAFETY: nobody else refers to it yet, says the caller.
         unsafe { (*self.0.get()).write(value) }
@@ -50,7 +50,7 @@ static MEMORY: Once<Memory> = Once::new();
 
 /// The hypervisor.
 pub(crate) fn hypervisor() -> &'static Hyp<'static> {
-    // SAFETY: called from exception handlers and by other CPUs only, all of which come after `hyp_main` set it.
+    // SAFETY: called for the host's exceptions and by other CPUs only, all of which come after `hyp_main` set it.
     unsafe { HYP.get() }
 }
 
@@ -71,6 +71,7 @@ unsafe extern "C" {
 /// CPU 0, from `boot.s`: with the boot table, alone, on its stack at the fixed offset.
 #[unsafe(no_mangle)]
 extern "C" fn hyp_main() -> ! {
+    vectors::install();
     println!("hyp: starting at EL2, {}", env!("CARGO_PKG_VERSION"));
     // SAFETY: QEMU puts the device tree of an ELF image here, the boot table maps it, and nothing writes it.
     let tree = unsafe { Fdt::from_raw(va(DEVICE_TREE).get() as *const u8) };
@@ -81,7 +82,7 @@ extern "C" fn hyp_main() -> ! {
         Ok(machine) => machine,
         Err(error) => panic!("{error}"),
     };
-    // SAFETY: CPU 0 is alone and has not installed its vectors; each is set here and nowhere else.
+    // SAFETY: CPU 0 is alone and the host does not run yet; each is set here and nowhere else.
     let machine = unsafe { MACHINE.set(machine) };
     // SAFETY: as above.
     let memory = unsafe { MEMORY.set(Memory::plan(machine.regions())) };
@@ -109,6 +110,7 @@ extern "C" fn hyp_main() -> ! {
 /// Every other CPU, from `boot.s`: with hyp's tables, on its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main() -> ! {
+    vectors::install();
     protect_cpu(hypervisor());
     let (entry, context) = psci::take_start();
     println!("hyp: CPU {} is up", ThisCpu.id());
@@ -132,9 +134,8 @@ const SPSR_EL1H: u64 = 0x3c5;
 /// VTCR_EL2 but for PS: RES1 (31), SH0 3, ORGN0 1, IRGN0 1, SL0 1 (the walk starts at level 1), T0SZ 24 (40 bits).
 const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 24;
 
-/// Puts this CPU's host under stage 2, and its traps to hyp.
+/// Puts this CPU's host under stage 2, and has it trap to hyp.
 fn protect_cpu(hyp: &Hyp<'_>) {
-    vectors::install();
     // ID_AA64MMFR0_EL1.PARange, of which 48 bits (5) are the most this format has.
     let (midr, mpidr) = (read_register!(midr_el1), read_register!(mpidr_el1));
     let pa_range = (read_register!(id_aa64mmfr0_el1) & 0xf).min(5);
