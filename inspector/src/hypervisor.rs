@@ -75,9 +75,11 @@ fn describe(
     images: &mut Images,
     problems: &mut Vec<String>,
 ) -> Result<Option<Description>, TargetError> {
-    if images.file_of(VARIABLE).is_none()
-        && let Some(notes) = target.saved_symbols()?
+    let given = images.file_of(VARIABLE).is_some();
+    // Beside a file that was given they add the symbols of other programs.
+    if let Some(notes) = target.saved_symbols()?
         && let Err(error) = images.recall(&notes)
+        && !given
     {
         problems.push(error.to_string());
     }

@@ -108,9 +108,9 @@ struct Notes {
     places: BTreeMap<String, Place>,
     /// Symbols, in order of address.
     symbols: Vec<Symbol>,
-    /// Where they came from: see [`Images::symbol_source`].
+    /// Names of the files they came from, without folders.
     #[serde(default)]
-    symbol_source: String,
+    symbol_files: Vec<String>,
 }
 
 /// One loaded piece of a program.
@@ -243,22 +243,24 @@ impl Images {
         // A file may be given twice, or be what a snapshot remembers.
         symbols.dedup();
         self.used.symbols.clone_from(&symbols);
-        self.used.symbol_source = self.symbol_source();
+        self.used.symbol_files = self.symbol_files();
         symbols
     }
 
-    /// Where [`Images::symbols`] come from, for people: the files' names without their folders, and
-    /// those that a snapshot remembers.
-    pub fn symbol_source(&self) -> String {
+    /// Names of the files that [`Images::symbols`] come from, without their folders.
+    pub fn symbol_files(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
         let files = self.files.iter().map(|file| {
             let name = Path::new(file.name()).file_name().unwrap_or_default();
             name.display().to_string()
         });
         let notes = self.recalled.iter();
-        files
-            .chain(notes.map(|notes| notes.symbol_source.clone()))
-            .collect::<Vec<_>>()
-            .join(", ")
+        for name in files.chain(notes.flat_map(|notes| notes.symbol_files.iter().cloned())) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     fn names(&self) -> String {

@@ -91,7 +91,7 @@ pub(super) fn describe(
         locks,
         pools,
         symbols: images.symbols(),
-        symbol_source: images.symbol_source(),
+        symbol_source: images.symbol_files().join(", "),
         problems,
     }))
 }

@@ -386,7 +386,7 @@ fn facts_name_their_sources() {
         let fact = system.facts.iter().find(|fact| fact.what == what);
         fact.map(|fact| (fact.value.as_str(), fact.source.clone()))
     };
-    let symbols = images.symbol_source();
+    let symbols = images.symbol_files().join(", ");
     assert_eq!(source("symbols"), Some(("2", symbols.clone())));
     assert_eq!(
         source("hypervisor"),
@@ -477,6 +477,15 @@ fn symbols_and_self_description_say_the_same() {
     machine.description = None;
     machine.notes = images.notes();
     assert_eq!(machine.capture(&mut Images::default()), by_symbols);
+    // Beside one of the files, it loses none of the others' symbols.
+    let mut host = program();
+    host.symbols.push(("host_main".to_owned(), 0x4100_0000, 64));
+    let mut both = self::images(&host);
+    machine.notes = None;
+    machine.capture(&mut both);
+    machine.notes = both.notes();
+    let again = machine.capture(&mut self::images(&program()));
+    assert_eq!(again.symbols, both.symbols());
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn notes_answer_what_was_asked() {
     };
     both.recall(&notes).expect("its own notes");
     assert_eq!(both.symbols().len(), symbols.len() + 1);
-    assert_eq!(both.symbol_source(), "host.elf, hyp.elf");
+    assert_eq!(both.symbol_files(), ["host.elf", "hyp.elf"]);
 }
 
 #[test]
