@@ -59,12 +59,43 @@ impl List {
         let row = self.top + line;
         (line < self.height && row < len).then_some(row)
     }
+
+    /// Puts the cursor on the nearest wanted row of `len` before or behind it; whether there is one.
+    pub fn seek(&mut self, forward: bool, len: usize, wanted: impl Fn(usize) -> bool) -> bool {
+        let found = if forward {
+            (self.cursor + 1..len).find(|row| wanted(*row))
+        } else {
+            (0..self.cursor.min(len)).rev().find(|row| wanted(*row))
+        };
+        found.inspect(|row| self.show(*row)).is_some()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn seeks_the_nearest_wanted_row_and_never_the_one_under_the_cursor() {
+        let mut list = List {
+            cursor: 3,
+            top: 0,
+            height: 10,
+        };
+        let wanted = |row: usize| [0, 2, 3, 7].contains(&row);
+        for (forward, found, row) in [
+            (true, true, 7),
+            (true, false, 7),
+            (false, true, 3),
+            (false, true, 2),
+            (false, true, 0),
+            (false, false, 0),
+        ] {
+            assert_eq!(list.seek(forward, 10, wanted), found);
+            assert_eq!(list.cursor, row);
+        }
+    }
 
     #[test]
     fn moves_within_bounds() {

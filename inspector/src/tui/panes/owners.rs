@@ -90,27 +90,16 @@ impl Owners {
             return true;
         }
         let owners = &capture.system.owners;
-        let changed = |at: usize| capture.changes.touch(0, owners[at].pa);
-        let problem = |at: usize| problem(capture, &owners[at]);
+        let rows = &self.rows;
+        let changed = |row: usize| capture.changes.touch(0, owners[rows[row]].pa);
+        let problem = |row: usize| problem(capture, &owners[rows[row]]);
         match action {
-            Action::NextChange => self.seek(true, changed),
-            Action::PreviousChange => self.seek(false, changed),
-            Action::NextProblem => self.seek(true, problem),
-            Action::PreviousProblem => self.seek(false, problem),
+            Action::NextChange => self.list.seek(true, rows.len(), changed),
+            Action::PreviousChange => self.list.seek(false, rows.len(), changed),
+            Action::NextProblem => self.list.seek(true, rows.len(), problem),
+            Action::PreviousProblem => self.list.seek(false, rows.len(), problem),
             _ => self.list.act(action, self.rows.len()),
         }
-    }
-
-    fn seek(&mut self, forward: bool, wanted: impl Fn(usize) -> bool) -> bool {
-        let at = self.list.cursor;
-        let found = if forward {
-            (at + 1..self.rows.len()).find(|i| wanted(self.rows[*i]))
-        } else {
-            (0..at.min(self.rows.len()))
-                .rev()
-                .find(|i| wanted(self.rows[*i]))
-        };
-        found.inspect(|row| self.list.show(*row)).is_some()
     }
 
     /// Puts the cursor on a line of the screen.

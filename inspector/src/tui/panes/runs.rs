@@ -94,6 +94,9 @@ impl Runs {
             self.refresh(capture);
             return true;
         }
+        let rows = &self.rows;
+        let changed = |row: usize| changed(capture, rows[row]);
+        let problem = |row: usize| problem(capture, rows[row]);
         match action {
             Action::View => {
                 let count = capture.system.regimes.len();
@@ -105,24 +108,12 @@ impl Runs {
                 self.refresh(capture);
                 true
             }
-            Action::NextChange => self.seek(true, |run| changed(capture, run)),
-            Action::PreviousChange => self.seek(false, |run| changed(capture, run)),
-            Action::NextProblem => self.seek(true, |run| problem(capture, run)),
-            Action::PreviousProblem => self.seek(false, |run| problem(capture, run)),
+            Action::NextChange => self.list.seek(true, rows.len(), changed),
+            Action::PreviousChange => self.list.seek(false, rows.len(), changed),
+            Action::NextProblem => self.list.seek(true, rows.len(), problem),
+            Action::PreviousProblem => self.list.seek(false, rows.len(), problem),
             _ => self.list.act(action, self.rows.len()),
         }
-    }
-
-    fn seek(&mut self, forward: bool, wanted: impl Fn(Run) -> bool) -> bool {
-        let at = self.list.cursor;
-        let found = if forward {
-            (at + 1..self.rows.len()).find(|i| wanted(self.rows[*i]))
-        } else {
-            (0..at.min(self.rows.len()))
-                .rev()
-                .find(|i| wanted(self.rows[*i]))
-        };
-        found.inspect(|row| self.list.show(*row)).is_some()
     }
 
     /// Puts the cursor on a line of the screen.
