@@ -245,6 +245,11 @@ impl Worker {
                 }
                 None => report(Report::Failed("a file does not run".into())),
             },
+            // The name is offered, so a wrong Enter must not cost an older snapshot.
+            Command::Save(path) if path.exists() => report(Report::Failed(format!(
+                "{} exists already: choose another name",
+                path.display()
+            ))),
             Command::Save(path) => {
                 report(Report::Working("saving"));
                 self.standing(|machine| machine.save(&path))?;

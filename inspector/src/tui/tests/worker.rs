@@ -153,8 +153,26 @@ fn a_file_that_cannot_be_written_is_no_lost_link() {
         _ => None,
     });
     assert!(text.contains("no such folder"), "{text}");
-    rig.tell(Command::Save("/tmp/never-written.core".into()));
+    rig.tell(Command::Save(
+        std::env::temp_dir().join("never-written.core"),
+    ));
     rig.wait(|report| matches!(report, Report::Saved(_)).then_some(()));
+}
+
+#[test]
+fn an_older_snapshot_is_not_overwritten() {
+    let rig = Rig::start(Fake::new(), Vec::new());
+    let old = tempfile::NamedTempFile::new().unwrap();
+    rig.tell(Command::Save(old.path().into()));
+    let text = rig.wait(|report| match report {
+        Report::Failed(text) => Some(text.clone()),
+        Report::Saved(path) => panic!("{path:?} was overwritten"),
+        _ => None,
+    });
+    assert!(
+        text.ends_with("exists already: choose another name"),
+        "{text}"
+    );
 }
 
 #[test]
