@@ -41,6 +41,8 @@ pub(super) struct Fake {
     state: RunState,
     /// The link breaks at the next thing that is asked.
     pub(super) broken: Arc<AtomicBool>,
+    /// The machine ends as soon as it runs.
+    pub(super) ends: bool,
     /// There is no hypervisor.
     pub(super) bare: bool,
     /// The next capture panics.
@@ -59,6 +61,7 @@ impl Fake {
             cpus: (0..4).map(cpu).collect(),
             state: stopped(),
             broken: Arc::default(),
+            ends: false,
             bare: false,
             panics: false,
         };
@@ -291,7 +294,10 @@ impl RunControl for Fake {
 
     fn state(&mut self) -> Result<RunState, TargetError> {
         self.link()?;
-        Ok(self.state.clone())
+        Ok(match self.state {
+            RunState::Running if self.ends => RunState::Exited,
+            _ => self.state.clone(),
+        })
     }
 
     fn resume(&mut self) -> Result<(), TargetError> {

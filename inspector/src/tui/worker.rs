@@ -334,10 +334,8 @@ impl Worker {
                 self.running = false;
                 self.capture(report)?;
             }
-            Some(RunState::Exited) | None => {
-                self.running = false;
-                report(Report::Run(RunState::Exited));
-            }
+            // The server ends with its machine; another may come in its place.
+            Some(RunState::Exited) | None => self.lost("the machine has ended".to_owned(), report),
         }
         Ok(())
     }
@@ -350,12 +348,16 @@ impl Worker {
             Some(_) => true,
         };
         if broken {
-            self.machine = None;
-            self.running = false;
-            self.due = Instant::now() + RETRY;
-            report(Report::Lost(message));
+            self.lost(message, report);
         } else {
             report(Report::Failed(message));
         }
+    }
+
+    fn lost(&mut self, reason: String, report: &dyn Fn(Report)) {
+        self.machine = None;
+        self.running = false;
+        self.due = Instant::now() + RETRY;
+        report(Report::Lost(reason));
     }
 }

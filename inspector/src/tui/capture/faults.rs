@@ -2,7 +2,7 @@
 
 use super::Class;
 use super::areas::{class_of_entry, class_of_owner};
-use crate::model::{State, System};
+use crate::model::{Lock, State, System, Tickets};
 
 /// One sentence for each kind of fault: the capture's own problems, the first odd entry of each
 /// regime, the first page in no legal joint state.
@@ -31,11 +31,28 @@ pub(super) fn faults(system: &System) -> Vec<String> {
     faults.extend(first_and_more(odd, |range| {
         let (host, hyp) = (side(range.host), side(range.hyp));
         format!(
-            "page {:#x}: owner {}, host {host}, hyp {hyp}",
-            range.pa.start, range.owner
+            "page {:#x}: owner {}, host {host}, hyp {hyp}{}",
+            range.pa.start,
+            range.owner,
+            passing(system)
         )
     }));
     faults
+}
+
+/// Why two sides of a page may disagree for a moment: a CPU that holds a lock may be half through a change.
+fn passing(system: &System) -> String {
+    // The locks that guard who owns what.
+    let held = |lock: &&Lock| {
+        matches!(lock.name.as_str(), "host" | "hyp") && lock.tickets.is_some_and(Tickets::held)
+    };
+    match system.locks.iter().find(held) {
+        None => String::new(),
+        Some(lock) => match &lock.holder {
+            Some(holder) => format!(" (may pass: CPU {} holds lock {})", holder.cpu, lock.name),
+            None => format!(" (may pass: lock {} is held)", lock.name),
+        },
+    }
 }
 
 /// A sentence about the first of several, and how many more there are.

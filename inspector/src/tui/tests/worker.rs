@@ -131,6 +131,18 @@ fn a_lost_link_is_tried_until_it_is_back_and_captures_go_on_counting() {
 }
 
 #[test]
+fn another_machine_may_come_when_one_has_ended() {
+    let mut fake = Fake::new();
+    fake.ends = true;
+    let rig = Rig::start(fake, vec![Fake::new()]);
+    rig.run_state();
+    rig.tell(Command::Continue);
+    rig.wait(|report| (*report == Report::Lost("the machine has ended".into())).then_some(()));
+    rig.wait(|report| matches!(report, Report::Opened { .. }).then_some(()));
+    assert_eq!(rig.capture().number, 2);
+}
+
+#[test]
 fn what_stays_lost_is_said_again() {
     let fake = Fake::new();
     fake.broken.store(true, Ordering::SeqCst);
