@@ -23,6 +23,8 @@ mod panic;
 #[cfg(target_os = "none")]
 mod psci;
 #[cfg(target_os = "none")]
+mod smc;
+#[cfg(target_os = "none")]
 mod uart;
 #[cfg(target_os = "none")]
 mod vectors;

@@ -1,7 +1,6 @@
 //! The host's SMCs. PSCI (Arm DEN0022) is passed on to the firmware, but that a CPU the host switches on comes
 //! to hyp first.
 
-use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hyp::Cpu;
@@ -10,6 +9,7 @@ use crate::cpu::ThisCpu;
 use crate::dtb::MAX_CPUS;
 use crate::el2::{hypervisor, mpidrs};
 use crate::layout::secondary_entry;
+use crate::smc::smc;
 
 /// Function ids: PSCI_VERSION, CPU_OFF, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET, PSCI_FEATURES, 32-bit calls.
 const VERSION: u64 = 0x8400_0000;
@@ -110,24 +110,4 @@ pub(crate) fn take_start() -> (u64, u64) {
     );
     start.pending.store(false, Ordering::Release);
     taken
-}
-
-/// Calls the firmware.
-fn smc(function: u64, arguments: [u64; 3]) -> u64 {
-    let result;
-    // SAFETY: the calls made here return to the next instruction, or never; SMCCC lets the firmware change
-    // x0 to x17 and no memory of ours.
-    unsafe {
-        asm!(
-            "smc #0",
-            inout("x0") function => result,
-            inout("x1") arguments[0] => _,
-            inout("x2") arguments[1] => _,
-            inout("x3") arguments[2] => _,
-            out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
-            out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _,
-            options(nostack)
-        );
-    }
-    result
 }

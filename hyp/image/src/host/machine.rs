@@ -6,6 +6,8 @@ use core::panic::PanicInfo;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::AtomicU64;
 
+use crate::smc::smc;
+
 /// The most CPUs there are stacks for.
 pub(crate) const MAX_CPUS: usize = 8;
 const STACK_SHIFT: u32 = 14;
@@ -99,21 +101,7 @@ pub(crate) fn cpu_on(cpu: u64) -> i64 {
 
 /// The PSCI function with this id and arguments: what it returns, if it returns.
 pub(crate) fn psci(function: u64, arguments: [u64; 3]) -> i64 {
-    let status;
-    // SAFETY: the firmware changes x0 to x17 and no memory; a CPU it starts has a stack of its own.
-    unsafe {
-        asm!(
-            "smc #0",
-            inout("x0") function => status,
-            inout("x1") arguments[0] => _,
-            inout("x2") arguments[1] => _,
-            inout("x3") arguments[2] => _,
-            out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _,
-            out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _,
-            options(nostack)
-        );
-    }
-    status
+    smc(function, arguments).cast_signed()
 }
 
 /// Lets this CPU's virtual timer wake it: its interrupt is enabled, but masked, so that WFI ends and nothing else

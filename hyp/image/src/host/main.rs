@@ -8,6 +8,9 @@
 mod machine;
 #[cfg(target_os = "none")]
 mod rounds;
+#[cfg(target_os = "none")]
+#[path = "../smc.rs"]
+mod smc;
 
 #[cfg(not(target_os = "none"))]
 fn main() {
