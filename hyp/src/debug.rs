@@ -16,12 +16,14 @@
 //! | [`files`] | virtual files |
 //! | [`monitor`] | monitor commands |
 //! | [`stub`] | the gdb remote protocol |
+//! | [`server`] | serving one client after the other |
 
 pub mod description;
 pub mod files;
 pub mod monitor;
 pub mod owners;
 pub mod registers;
+pub mod server;
 pub mod stub;
 pub mod walk;
 pub mod window;
@@ -30,6 +32,8 @@ pub mod window;
 mod fake;
 
 use registers::Register;
+
+pub use gdbstub::target::ext::breakpoints::WatchKind;
 
 /// Why the machine refused what a client asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +44,8 @@ pub enum Refused {
     ReadOnly,
     /// Nothing that may be touched is at this address: no RAM, or no mapping.
     Unmapped,
+    /// There is no room for another.
+    Full,
 }
 
 /// How CPUs run on after a stop.
@@ -51,7 +57,65 @@ pub struct Resume {
     pub step: Option<usize>,
 }
 
-/// A machine under a debugger. All methods are called only while its CPUs stand still.
+/// What makes CPUs stop. Addresses are virtual, in whichever regime a CPU runs in when it gets there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Breakpoint {
+    /// An instruction in memory is replaced while CPUs run; memory that is read never shows that.
+    Software {
+        /// Where the instruction is.
+        va: u64,
+    },
+    /// A register of each CPU compares the address of each instruction.
+    Hardware {
+        /// Where the instruction is.
+        va: u64,
+    },
+    /// A register of each CPU compares the address of each access.
+    Watch {
+        /// The first byte.
+        va: u64,
+        /// How many bytes.
+        size: u64,
+        /// Which accesses.
+        kind: WatchKind,
+    },
+}
+
+/// Why CPUs stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// A CPU is at a [`Breakpoint::Software`].
+    Breakpoint {
+        /// The CPU.
+        cpu: usize,
+    },
+    /// A CPU is at a [`Breakpoint::Hardware`].
+    HardwareBreakpoint {
+        /// The CPU.
+        cpu: usize,
+    },
+    /// A CPU is about to make an access that a [`Breakpoint::Watch`] is for.
+    Watch {
+        /// The CPU.
+        cpu: usize,
+        /// What the watchpoint is for.
+        kind: WatchKind,
+        /// An address of the watchpoint's.
+        va: u64,
+    },
+    /// A CPU took the one step it was asked for.
+    Step {
+        /// The CPU.
+        cpu: usize,
+    },
+    /// hyp panicked on a CPU.
+    Panic {
+        /// The CPU.
+        cpu: usize,
+    },
+}
+
+/// A machine under a debugger. All methods but [`Inferior::run`] are called only while its CPUs stand still.
 pub trait Inferior {
     /// What it says of itself.
     fn facts(&self) -> Facts<'_>;
@@ -78,14 +142,25 @@ pub trait Inferior {
     /// The physical address behind a virtual one in the regime that `cpu` now runs in.
     fn translate(&self, cpu: usize, va: u64) -> Option<u64>;
 
-    /// Lets CPUs run; returns at once.
+    /// Says how CPUs run from now on; they start when [`Inferior::run`] is called.
     fn resume(&mut self, resume: Resume);
 
-    /// Stops CPUs that reach `va`. False when there is no room for another.
-    fn insert_breakpoint(&mut self, va: u64) -> bool;
+    /// Lets CPUs run, as [`Inferior::resume`] said last, until one has reason to stop, or, with `None`, the
+    /// client may have said something. When it returns, they stand still.
+    fn run(&mut self) -> Option<Stop>;
 
-    /// Takes a breakpoint away. False when there was none.
-    fn remove_breakpoint(&mut self, va: u64) -> bool;
+    /// Adds a breakpoint.
+    ///
+    /// # Errors
+    /// Nothing is mapped there, it is where the debugger itself would stop, or there is no room for another.
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused>;
+
+    /// Takes a breakpoint away. False when there was none like it.
+    fn remove(&mut self, breakpoint: Breakpoint) -> bool;
+
+    /// Forgets what a client left: takes every breakpoint away and lets every CPU run with the others. Returns how
+    /// many breakpoints there were.
+    fn let_go(&mut self) -> usize;
 
     /// Counters by name.
     fn stats(&self, visit: &mut dyn FnMut(&str, u64));

@@ -3,7 +3,7 @@
 //! It has RAM, CPUs and a scripted host, no instructions: the host's accesses and hypercalls are calls, and
 //! hyp's library runs as it is. CPUs take turns at each lock attempt and table access, in an order that
 //! depends on nothing, so contention is real and every run is the same. A machine stands still between two
-//! calls of [`Machine::run`], and what a debugger would read in the image (registers, tables, hyp's static)
+//! calls of [`Machine::run_steps`], and what a debugger would read in the image (registers, tables, hyp's static)
 //! is where it would be there.
 //!
 //! | module | holds |
@@ -32,7 +32,7 @@ mod world;
 mod tests;
 
 use crate::addr::{Pa, PageRange, RangeError};
-use crate::debug::{Lock, Pool, Region, Resume, Section, Symbol};
+use crate::debug::{Lock, Pool, Region, Resume, Section, Stop, Symbol};
 use crate::init::InitError;
 use baton::Baton;
 use core::fmt;
@@ -112,26 +112,6 @@ impl From<InitError> for StartError {
     }
 }
 
-/// Why a running machine stopped by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stop {
-    /// A CPU reached a breakpoint.
-    Breakpoint {
-        /// The CPU.
-        cpu: usize,
-    },
-    /// A CPU took the one step it was asked for.
-    Step {
-        /// The CPU.
-        cpu: usize,
-    },
-    /// hyp panicked on a CPU, which will not run again.
-    Panic {
-        /// The CPU.
-        cpu: usize,
-    },
-}
-
 /// A mutex whose value is whole even where a simulated CPU panicked.
 #[derive(Debug)]
 struct Locked<T>(Mutex<T>);
@@ -169,7 +149,7 @@ impl Shared {
     }
 }
 
-/// The simulated machine. It stands still but for calls of [`Machine::run`]; dropping it ends its threads.
+/// The simulated machine. It stands still but for calls of [`Machine::run_steps`]; dropping it ends its threads.
 #[derive(Debug)]
 pub struct Machine {
     shared: Arc<Shared>,
@@ -243,12 +223,12 @@ impl Machine {
 
     /// Runs on to the start state.
     fn run_to_start(&mut self) {
-        self.run(START_STEPS);
+        self.run_steps(START_STEPS);
         for _ in START_STEPS..START_LIMIT {
             if self.is_worth_looking_at() {
                 return;
             }
-            self.run(1);
+            self.run_steps(1);
         }
     }
 
@@ -267,18 +247,12 @@ impl Machine {
 
     /// Lets the CPUs that were resumed take up to `steps` steps together, and returns why they stopped
     /// before, if they did.
-    pub fn run(&mut self, steps: u64) -> Option<Stop> {
+    pub fn run_steps(&mut self, steps: u64) -> Option<Stop> {
         self.world.run(Command {
             steps,
             resume: self.resume,
             breakpoints: self.breakpoints.clone(),
         })
-    }
-
-    /// Forgets what a client left: breakpoints, CPUs held back.
-    fn let_go(&mut self) {
-        self.breakpoints.clear();
-        self.resume = ALL_CPUS;
     }
 
     /// Physical ranges that hold what hyp's library has in objects of this process: readable, and to be

@@ -2,7 +2,7 @@
 
 use super::registers::{Register, System};
 use super::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
 
 pub(crate) const RAM: Region = Region {
@@ -20,7 +20,9 @@ pub(crate) struct Fake {
     pub(crate) words: BTreeMap<u64, u64>,
     pub(crate) registers: Vec<(usize, Register, u64)>,
     pub(crate) resumed: Vec<Resume>,
-    pub(crate) breakpoints: Vec<u64>,
+    pub(crate) breakpoints: Vec<Breakpoint>,
+    /// What the coming calls of `run` return.
+    pub(crate) stops: VecDeque<Stop>,
 }
 
 impl Fake {
@@ -30,6 +32,7 @@ impl Fake {
             registers: Vec::new(),
             resumed: Vec::new(),
             breakpoints: Vec::new(),
+            stops: VecDeque::new(),
         }
     }
 
@@ -164,15 +167,23 @@ impl Inferior for Fake {
         self.resumed.push(resume);
     }
 
-    fn insert_breakpoint(&mut self, va: u64) -> bool {
-        self.breakpoints.push(va);
-        true
+    fn run(&mut self) -> Option<Stop> {
+        self.stops.pop_front()
     }
 
-    fn remove_breakpoint(&mut self, va: u64) -> bool {
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {
+        self.breakpoints.push(breakpoint);
+        Ok(())
+    }
+
+    fn remove(&mut self, breakpoint: Breakpoint) -> bool {
         let before = self.breakpoints.len();
-        self.breakpoints.retain(|known| *known != va);
+        self.breakpoints.retain(|known| *known != breakpoint);
         self.breakpoints.len() < before
+    }
+
+    fn let_go(&mut self) -> usize {
+        self.breakpoints.drain(..).count()
     }
 
     fn stats(&self, visit: &mut dyn FnMut(&str, u64)) {

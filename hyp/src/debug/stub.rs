@@ -4,7 +4,7 @@ use super::files;
 use super::monitor;
 use super::registers::{Aarch64, Register, RegisterFile, from_le, write_target_xml};
 use super::window::{Lines, Window};
-use super::{Inferior, Refused, Resume};
+use super::{Breakpoint, Inferior, Refused, Resume};
 use core::convert::Infallible;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::BaseOps;
@@ -70,6 +70,7 @@ const NOTHING: Resume = Resume { run: 0, step: None };
 const EPERM: u8 = 1;
 const ESRCH: u8 = 3;
 const EFAULT: u8 = 14;
+const ENOSPC: u8 = 28;
 
 impl<E> From<Refused> for TargetError<E> {
     fn from(refused: Refused) -> Self {
@@ -77,6 +78,7 @@ impl<E> From<Refused> for TargetError<E> {
             Refused::Missing => ESRCH,
             Refused::ReadOnly => EPERM,
             Refused::Unmapped => EFAULT,
+            Refused::Full => ENOSPC,
         })
     }
 }
@@ -324,11 +326,11 @@ impl<I: Inferior> Breakpoints for Stub<I> {
 
 impl<I: Inferior> SwBreakpoint for Stub<I> {
     fn add_sw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
-        Ok(self.inferior.insert_breakpoint(va))
+        Ok(self.inferior.insert(Breakpoint::Software { va }).is_ok())
     }
 
     fn remove_sw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
-        Ok(self.inferior.remove_breakpoint(va))
+        Ok(self.inferior.remove(Breakpoint::Software { va }))
     }
 }
 

@@ -2,12 +2,16 @@
 
 use super::layout::{self, Function};
 use super::{
-    HCR_EL2, ID_AA64MMFR0_EL1, MAIR_EL2, Machine, SCTLR_EL2, TCR_EL2, VTCR_EL2, cpu::Registers,
+    ALL_CPUS, HCR_EL2, ID_AA64MMFR0_EL1, MAIR_EL2, Machine, SCTLR_EL2, TCR_EL2, VTCR_EL2,
+    cpu::Registers,
 };
 use crate::debug::registers::{Register, System};
 use crate::debug::walk::{self, Kind, Regime};
-use crate::debug::{Facts, HostStage2, HypStage1, Inferior, Refused, Resume};
+use crate::debug::{Breakpoint, Facts, HostStage2, HypStage1, Inferior, Refused, Resume, Stop};
 use std::prelude::rust_2024::*;
+
+/// Steps between two looks for a client: with its waits between them slow enough to watch.
+pub(super) const STEPS_PER_RUN: u64 = 16;
 
 impl Inferior for Machine {
     fn facts(&self) -> Facts<'_> {
@@ -85,13 +89,35 @@ impl Inferior for Machine {
         self.resume = resume;
     }
 
-    fn insert_breakpoint(&mut self, va: u64) -> bool {
-        self.breakpoints.insert(va);
-        true
+    fn run(&mut self) -> Option<Stop> {
+        self.run_steps(STEPS_PER_RUN)
     }
 
-    fn remove_breakpoint(&mut self, va: u64) -> bool {
-        self.breakpoints.remove(&va)
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {
+        match breakpoint {
+            // The simulation executes no instructions: both kinds compare the PC.
+            Breakpoint::Software { va } | Breakpoint::Hardware { va } => {
+                self.breakpoints.insert(va);
+                Ok(())
+            }
+            Breakpoint::Watch { .. } => Err(Refused::Full),
+        }
+    }
+
+    fn remove(&mut self, breakpoint: Breakpoint) -> bool {
+        match breakpoint {
+            Breakpoint::Software { va } | Breakpoint::Hardware { va } => {
+                self.breakpoints.remove(&va)
+            }
+            Breakpoint::Watch { .. } => false,
+        }
+    }
+
+    fn let_go(&mut self) -> usize {
+        let breakpoints = self.breakpoints.len();
+        self.breakpoints.clear();
+        self.resume = ALL_CPUS;
+        breakpoints
     }
 
     fn stats(&self, visit: &mut dyn FnMut(&str, u64)) {

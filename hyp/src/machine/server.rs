@@ -4,8 +4,9 @@
 //! was; the next one stops it again, and if it ran gets a stop reply before it asks for anything, as from
 //! QEMU's gdb server.
 
-use super::{Machine, Stop};
+use super::Machine;
 use crate::debug::stub::{Stub, thread};
+use crate::debug::{Inferior, Stop};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use gdbstub::common::Signal;
@@ -20,8 +21,6 @@ use std::thread::JoinHandle;
 
 /// How long the server waits for something to do before it looks again.
 const TICK: Duration = Duration::from_millis(20);
-/// Steps a running machine takes in each: 800 a second, slow enough to watch.
-const STEPS_PER_TICK: u64 = 16;
 /// How long a client may refuse to read before it is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest packet, in bytes.
@@ -82,7 +81,7 @@ fn serve(listener: &TcpListener, machine: Machine, quit: &AtomicBool) {
     while !quit.load(Ordering::Relaxed) {
         if running {
             // Only a panic of hyp ends this early, and then the other CPUs go on.
-            stub.inferior.run(STEPS_PER_TICK);
+            stub.inferior.run();
         }
         match listener.accept() {
             Ok((stream, _)) => {
@@ -120,7 +119,7 @@ fn session(stub: &mut Stub<Machine>, link: Link, buffer: &mut [u8], quit: &Atomi
                 Ok(None) => Ok(state.into()),
                 Err(_) => return running,
             },
-            GdbStubStateMachine::Running(mut state) => match stub.inferior.run(STEPS_PER_TICK) {
+            GdbStubStateMachine::Running(mut state) => match stub.inferior.run() {
                 Some(stop) => state.report_stop(stub, reason(stop)),
                 None => match state.borrow_conn().next_byte() {
                     Ok(Some(byte)) => state.incoming_data(stub, byte),
@@ -144,6 +143,12 @@ fn session(stub: &mut Stub<Machine>, link: Link, buffer: &mut [u8], quit: &Atomi
 fn reason(stop: Stop) -> MultiThreadStopReason<u64> {
     match stop {
         Stop::Breakpoint { cpu } => MultiThreadStopReason::SwBreak(thread(cpu)),
+        Stop::HardwareBreakpoint { cpu } => MultiThreadStopReason::HwBreak(thread(cpu)),
+        Stop::Watch { cpu, kind, va } => MultiThreadStopReason::Watch {
+            tid: thread(cpu),
+            kind,
+            addr: va,
+        },
         Stop::Step { cpu } => signal(cpu, Signal::SIGTRAP),
         Stop::Panic { cpu } => signal(cpu, Signal::SIGABRT),
     }

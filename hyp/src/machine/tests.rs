@@ -3,6 +3,7 @@
 mod invariants;
 
 use super::*;
+use crate::debug::Breakpoint;
 use crate::debug::owners::{Owner, Side, owners};
 use crate::debug::registers::{Register, System};
 use crate::debug::walk::{self, Kind, Regime};
@@ -45,10 +46,10 @@ fn lock_word(machine: &Machine, pa: u64) -> [u8; 16] {
 fn every_start_and_every_run_is_the_same() {
     let [mut one, mut other] = [4, 4].map(|cpus| Machine::start(cpus).unwrap());
     assert_eq!(everything(&one), everything(&other));
-    one.run(700);
-    other.run(300);
+    one.run_steps(700);
+    other.run_steps(300);
     assert_ne!(everything(&one), everything(&other));
-    other.run(400);
+    other.run_steps(400);
     assert_eq!(
         everything(&one),
         everything(&other),
@@ -226,7 +227,7 @@ fn it_goes_on_for_ever_with_something_to_watch() {
     ];
     let mut before = names.map(|name| stat(&machine, name));
     for _ in 0..3 {
-        assert_eq!(machine.run(8000), None, "nothing stops it");
+        assert_eq!(machine.run_steps(8000), None, "nothing stops it");
         let after = names.map(|name| stat(&machine, name));
         for ((name, before), after) in names.iter().zip(before).zip(after) {
             assert!(after > before, "{name} stays at {after}");
@@ -239,13 +240,13 @@ fn it_goes_on_for_ever_with_something_to_watch() {
 fn breakpoints_steps_and_held_back_cpus() {
     let mut machine = Machine::start(4).unwrap();
     let entry = layout::Function::PkvmHostShareHyp.address();
-    assert!(machine.insert_breakpoint(entry));
-    let Some(Stop::Breakpoint { cpu }) = machine.run(10_000) else {
+    machine.insert(Breakpoint::Software { va: entry }).unwrap();
+    let Some(Stop::Breakpoint { cpu }) = machine.run_steps(10_000) else {
         std::panic!("no share in 10000 steps");
     };
     assert_eq!(machine.register(cpu, Register::Pc), Some(entry));
-    assert!(machine.remove_breakpoint(entry));
-    assert!(!machine.remove_breakpoint(entry));
+    assert!(machine.remove(Breakpoint::Software { va: entry }));
+    assert!(!machine.remove(Breakpoint::Software { va: entry }));
 
     machine.resume(Resume {
         run: 1 << 1,
@@ -259,21 +260,25 @@ fn breakpoints_steps_and_held_back_cpus() {
         })
     };
     let (pc, before) = (machine.register(1, Register::Pc), others(&machine));
-    assert_eq!(machine.run(100), Some(Stop::Step { cpu: 1 }));
+    assert_eq!(machine.run_steps(100), Some(Stop::Step { cpu: 1 }));
     assert_ne!(machine.register(1, Register::Pc), pc);
     assert_eq!(others(&machine), before, "only CPU 1 moved");
 
     machine.resume(Resume { run: 0, step: None });
     let before = everything(&machine);
-    assert_eq!(machine.run(100), None);
+    assert_eq!(machine.run_steps(100), None);
     assert_eq!(everything(&machine), before, "nobody was to run");
 }
 
 #[test]
 fn exceptions_leave_their_syndrome() {
     let mut machine = Machine::start(4).unwrap();
-    machine.insert_breakpoint(layout::Function::HandleHostMemAbort.address());
-    let Some(Stop::Breakpoint { cpu }) = machine.run(10_000) else {
+    machine
+        .insert(Breakpoint::Software {
+            va: layout::Function::HandleHostMemAbort.address(),
+        })
+        .unwrap();
+    let Some(Stop::Breakpoint { cpu }) = machine.run_steps(10_000) else {
         std::panic!("no abort in 10000 steps");
     };
     let register = |system| machine.register(cpu, Register::System(system)).unwrap();
@@ -334,7 +339,7 @@ fn dropping_a_machine_ends_its_threads() {
     let mut machine = Machine::start(4).unwrap();
     let shared = Arc::downgrade(&machine.shared);
     // CPUs are everywhere: at EL1, waiting for locks, holding them in the middle of the library.
-    machine.run(321);
+    machine.run_steps(321);
     drop(machine);
     assert!(shared.upgrade().is_none(), "a thread still has it");
 }
@@ -362,7 +367,7 @@ fn damaged_tables_are_shown_and_do_not_stop_the_machine() {
     let level_3 = machine.read_word(level_2 + 8) & walk::ADDRESS;
     let reserved = damage(&mut machine, level_3 + 0x11f * 8, 0x4031_f7fd);
     assert!(reserved.contains("RESERVED 0x4031f7fd"), "{reserved}");
-    assert_eq!(machine.run(4000), None);
+    assert_eq!(machine.run_steps(4000), None);
     let after = ask(&machine, "s2");
     for mark in ["LOOP", "UNREADABLE", "RESERVED"] {
         assert!(after.contains(mark), "{mark} is gone:\n{after}");
@@ -376,7 +381,7 @@ fn a_panic_of_hyp_stops_the_machine_in_hyp_panic() {
     let root = machine.facts().host_s2.root;
     // All of RAM behind a table that is not there: the next abort or share reads it.
     damage(&mut machine, root + 8, 0x9000_0003);
-    let Some(Stop::Panic { cpu }) = machine.run(10_000) else {
+    let Some(Stop::Panic { cpu }) = machine.run_steps(10_000) else {
         std::panic!("nobody noticed in 10000 steps");
     };
     let pc = machine.register(cpu, Register::Pc).unwrap();
@@ -387,7 +392,7 @@ fn a_panic_of_hyp_stops_the_machine_in_hyp_panic() {
     let dead = Register::all()
         .map(|r| machine.register(cpu, r))
         .collect::<Vec<_>>();
-    machine.run(500);
+    machine.run_steps(500);
     let later = Register::all()
         .map(|r| machine.register(cpu, r))
         .collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 //! The server as clients of all manners find it.
 
+use super::super::inferior::STEPS_PER_RUN;
 use super::*;
 use std::time::Instant;
 
@@ -98,7 +99,7 @@ fn it_runs_until_it_is_interrupted_and_not_too_fast() {
     assert!(after > once && once >= before);
     let ticks = start.elapsed().as_millis() as u64 / TICK.as_millis() as u64;
     // A tick may end early because a packet came: twice for each of seven runs.
-    let most = (ticks + 14 + 1) * STEPS_PER_TICK;
+    let most = (ticks + 14 + 1) * STEPS_PER_RUN;
     assert!(
         after - before <= most,
         "{} steps, at most {most}",
@@ -244,7 +245,7 @@ fn bulk_reads_come_in_large_packets_and_are_what_memory_holds() {
     let start = super::super::layout::HYP;
     let mut expected = vec![0; 0x6000];
     assert_eq!(
-        crate::debug::Inferior::read_phys(&machine, start, &mut expected),
+        Inferior::read_phys(&machine, start, &mut expected),
         expected.len()
     );
     let server = Server::start(machine).unwrap();

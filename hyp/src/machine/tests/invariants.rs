@@ -3,6 +3,7 @@
 use super::super::layout::{self, Function};
 use super::super::*;
 use super::ask;
+use crate::debug::Breakpoint;
 use crate::debug::owners::owners;
 use crate::debug::registers::{Register, System};
 use crate::debug::walk::Regime;
@@ -52,7 +53,7 @@ fn locks_are_held_by_cpus_at_el2_and_waited_for_in_lock() {
     let mut machine = Machine::start(4).unwrap();
     let mut contended = BTreeSet::new();
     for _ in 0..3000 {
-        machine.run(1);
+        machine.run_steps(1);
         let pcs: Vec<_> = (0..4)
             .map(|cpu| symbol(&machine, machine.register(cpu, Register::Pc).unwrap()))
             .collect();
@@ -87,7 +88,7 @@ fn a_cpu_is_always_in_a_function_of_its_exception_level() {
     let mut machine = Machine::start(3).unwrap();
     let mut seen = BTreeSet::new();
     for _ in 0..6000 {
-        machine.run(1);
+        machine.run_steps(1);
         for cpu in 0..3 {
             let pc = machine.register(cpu, Register::Pc).unwrap();
             let name = symbol(&machine, pc);
@@ -125,9 +126,13 @@ fn hypercalls_return_what_the_series_says() {
     let mut machine = Machine::start(4).unwrap();
     let mut results = BTreeSet::new();
     // Where an HVC returns to.
-    machine.insert_breakpoint(Function::HostCall.address() + 4);
+    machine
+        .insert(Breakpoint::Software {
+            va: Function::HostCall.address() + 4,
+        })
+        .unwrap();
     for _ in 0..400 {
-        let Some(Stop::Breakpoint { cpu }) = machine.run(10_000) else {
+        let Some(Stop::Breakpoint { cpu }) = machine.run_steps(10_000) else {
             std::panic!("no hypercall in 10000 steps");
         };
         let esr = machine.register(cpu, Register::System(System::ESR_EL2));
@@ -144,7 +149,7 @@ fn joint_states_are_legal_whenever_no_cpu_is_in_the_middle_of_a_change() {
     let mut machine = Machine::start(4).unwrap();
     let mut settled = 0;
     for _ in 0..150 {
-        machine.run(37);
+        machine.run_steps(37);
         if machine.shared.unsettled.lock().contains(&true) {
             continue;
         }
@@ -191,7 +196,7 @@ proptest! {
                 continue;
             };
             machine.write_phys(table + slot * 8, &word.to_le_bytes()).unwrap();
-            machine.run(200);
+            machine.run_steps(200);
         }
         for line in ["locks", "cpus", "stats", "owners 0x40000000..0x40400000", "page 0x40222000"] {
             prop_assert!(!ask(&machine, line).is_empty(), "{}", line);
