@@ -3,6 +3,9 @@
 //! Two roads lead to the same facts: with an image that defines `HYP`, its symbols and types
 //! (a snapshot remembers those that were used); without one, the self-description that the
 //! hypervisor exports over its own channel.
+//!
+//! Where the machine was stopped over that channel, its CPUs are parked: with the image, other targets show what they
+//! were doing all the same.
 
 mod description;
 mod own;
@@ -43,9 +46,11 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         return Ok(without_hypervisor(cpus, symbols, problems));
     };
     problems.extend(description.problems.iter().cloned());
+    let parked = own::uncover(target, images, &mut cpus, &mut problems)?;
     name_pcs(&mut cpus, &description.symbols);
 
     let mut facts = description.facts(&cpus);
+    facts.extend(parked);
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
@@ -135,13 +140,7 @@ fn read_cpus(target: &mut dyn Target) -> Result<Vec<Cpu>, TargetError> {
     (0..target.cpu_count()?)
         .map(|number| {
             let registers = target.registers(number)?;
-            Ok(Cpu {
-                number,
-                el: registers.exception_level(),
-                pc: registers.get("pc"),
-                symbol: None,
-                registers,
-            })
+            Ok(Cpu::new(number, registers))
         })
         .collect()
 }

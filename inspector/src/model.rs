@@ -295,6 +295,19 @@ pub struct Cpu {
     pub registers: Registers,
 }
 
+impl Cpu {
+    /// What the registers say; its place in the program is not named yet.
+    pub fn new(number: usize, registers: Registers) -> Self {
+        Self {
+            number,
+            el: registers.exception_level(),
+            pc: registers.get("pc"),
+            symbol: None,
+            registers,
+        }
+    }
+}
+
 /// Table pages handed out by the hypervisor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pool {

@@ -1,6 +1,9 @@
 //! The road by symbols and types: hyp's variable `HYP`, read out of the machine's memory.
 
+mod parked;
 mod variable;
+
+pub(super) use parked::uncover;
 
 use super::description::{Description, LockPlace, RegimeFacts, in_order};
 use super::{LOCK_SIZE, VARIABLE};
@@ -22,10 +25,8 @@ pub(super) fn describe(
     images: &mut Images,
     problems: &mut Vec<String>,
 ) -> Result<Option<Description>, TargetError> {
-    let file = images.file_of(VARIABLE).map(Path::new);
-    let file = file.and_then(Path::file_name).unwrap_or_default();
-    let source = format!("{VARIABLE} in {}", file.display());
-    let mut variable = match Variable::read(target, images)? {
+    let source = source(images, VARIABLE);
+    let mut variable = match Variable::read(target, images, VARIABLE)? {
         Ok(variable) => variable,
         Err(problem) => {
             problems.push(problem);
@@ -96,10 +97,22 @@ pub(super) fn describe(
     }))
 }
 
+/// Whether the file that defines `HYP` also defines `variable`; other programs may call something else so.
+fn defined_beside_hyp(images: &Images, variable: &str) -> bool {
+    let file = images.file_of(variable);
+    file.is_some() && file == images.file_of(VARIABLE)
+}
+
+/// Where a variable's value comes from, in words.
+fn source(images: &Images, variable: &str) -> String {
+    let file = images.file_of(variable).map(Path::new);
+    let file = file.and_then(Path::file_name).unwrap_or_default();
+    format!("{variable} in {}", file.display())
+}
+
 /// The UART's lock, if the file that defines `HYP` has one.
 fn console(images: &mut Images) -> Option<LockPlace> {
-    // Other programs may call something else so.
-    if images.file_of(CONSOLE) != images.file_of(VARIABLE) {
+    if !defined_beside_hyp(images, CONSOLE) {
         return None;
     }
     let place = images.place(CONSOLE).ok()?;

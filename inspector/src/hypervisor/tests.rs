@@ -1,3 +1,5 @@
+mod parked;
+
 use super::*;
 use crate::image::tests::elf_file::{Program, Type};
 use crate::model::{EntryKind, JointOwner, State};

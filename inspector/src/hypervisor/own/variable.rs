@@ -1,17 +1,16 @@
 //! Reading the parts of a variable out of the machine's memory, by their types.
 
-use super::super::VARIABLE;
 use super::super::description::{LockPlace, PoolPlace};
 use crate::addr::Span;
 use crate::image::{Images, Place, Shape};
 use crate::target::{ReadError, Target, TargetError};
 
-/// More than any build of hyp's variable takes.
+/// More than any variable of hyp's takes.
 const MAX_VARIABLE: u64 = 1 << 20;
 /// More regions or sections than any machine has.
 const MAX_ELEMENTS: u64 = 4096;
 
-/// The bytes of `HYP`, and the types to read them by.
+/// The bytes of a variable of hyp's, and the types to read them by.
 pub(super) struct Variable<'a> {
     images: &'a mut Images,
     /// Its linked address.
@@ -29,21 +28,22 @@ impl<'a> Variable<'a> {
     pub(super) fn read(
         target: &mut dyn Target,
         images: &'a mut Images,
+        name: &str,
     ) -> Result<Result<Self, String>, TargetError> {
-        let place = match images.place(VARIABLE) {
+        let place = match images.place(name) {
             Ok(place) => place,
             Err(error) => return Ok(Err(error.to_string())),
         };
         if place.size > MAX_VARIABLE {
             return Ok(Err(format!(
-                "{VARIABLE} has {} bytes, which is too many to be true",
+                "{name} has {} bytes, which is too many to be true",
                 place.size
             )));
         }
         let Some(pa) = images.load_address(place.address) else {
             let address = place.address;
             return Ok(Err(format!(
-                "{VARIABLE} at {address:#x} lies in no segment of its file"
+                "{name} at {address:#x} lies in no segment of its file"
             )));
         };
         Ok(match read(target, Span::new(pa, place.size))? {
@@ -55,7 +55,7 @@ impl<'a> Variable<'a> {
                 physvirt_offset: 0,
                 problems: Vec::new(),
             }),
-            Err(error) => Err(format!("{VARIABLE}: {error}")),
+            Err(error) => Err(format!("{name}: {error}")),
         })
     }
 
@@ -225,7 +225,7 @@ fn read(target: &mut dyn Target, span: Span) -> Result<Result<Vec<u8>, ReadError
 }
 
 /// The integer of `size` bytes at `offset`; `None` outside the bytes or beyond 8 of them.
-fn little_endian(bytes: &[u8], offset: u64, size: u64) -> Option<u64> {
+pub(super) fn little_endian(bytes: &[u8], offset: u64, size: u64) -> Option<u64> {
     let start = usize::try_from(offset).ok()?;
     let end = start.checked_add(
         usize::try_from(size)
