@@ -3,10 +3,13 @@
 use super::address::Address;
 use super::wire::{PACKET_LIMIT, Wire};
 use crate::target::{TargetError, rsp};
+use memchr::memmem;
 use std::time::Duration;
 
 /// How often one exchange is begun anew when the machine keeps being resumed behind our back.
 const RESTARTS: usize = 4;
+/// More replies than any client leaves behind.
+const STALE: usize = 1024;
 /// Requests outstanding: QEMU's server gains nothing beyond 16.
 const OUTSTANDING: usize = 32;
 
@@ -77,6 +80,22 @@ impl Link {
     /// An answer that may not be.
     pub(super) fn protocol(&self, doing: &str, reason: impl Into<String>) -> TargetError {
         self.wire.protocol(doing, reason)
+    }
+
+    /// Asks the very first question, and takes its answer for one by its form: where the server cannot see that a client
+    /// is gone (behind a serial console), what that client left unanswered is answered to the next.
+    pub(super) fn greet(&mut self, doing: &str, hello: &str) -> Result<Vec<u8>, TargetError> {
+        self.wire.greet(doing, hello)?;
+        for _ in 0..STALE {
+            let packet = self.wire.packet(doing)?;
+            if is_stop(&packet) {
+                self.stop = Some(packet);
+            } else if packet.is_empty() || memmem::find(&packet, b"PacketSize=").is_some() {
+                self.wire.acknowledge(doing)?;
+                return Ok(packet);
+            }
+        }
+        Err(self.protocol(doing, "the server does not answer what it is asked"))
     }
 
     /// One request and its reply.

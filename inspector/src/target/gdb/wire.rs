@@ -26,8 +26,8 @@ pub(super) struct Wire {
     /// Whether the server wants each of its packets acknowledged.
     acks: bool,
     acks_due: usize,
-    /// What was sent before any packet came: the server may refuse it once.
-    first: Vec<u8>,
+    /// The greeting, until more is said: the server may refuse it once.
+    greeting: Vec<u8>,
     /// Whether a packet was ever seen: else what listens may be no gdb server.
     greeted: bool,
     lost: bool,
@@ -58,7 +58,7 @@ impl Wire {
             events: VecDeque::new(),
             acks: true,
             acks_due: 0,
-            first: Vec::new(),
+            greeting: Vec::new(),
             greeted: false,
             lost: false,
             leaving: false,
@@ -105,14 +105,20 @@ impl Wire {
         }
     }
 
+    /// Sends the first packet of all.
+    pub(super) fn greet(&mut self, doing: &str, body: &str) -> Result<(), TargetError> {
+        let mut bytes = Vec::new();
+        rsp::encode(body.as_bytes(), &mut bytes);
+        self.greeting.clone_from(&bytes);
+        self.write(doing, &bytes)
+    }
+
     /// Sends packets with these bodies, in one go.
     pub(super) fn send(&mut self, doing: &str, bodies: &[String]) -> Result<(), TargetError> {
+        self.greeting.clear();
         let mut bytes = Vec::new();
         for body in bodies {
             rsp::encode(body.as_bytes(), &mut bytes);
-        }
-        if !self.greeted {
-            self.first.clone_from(&bytes);
         }
         self.write(doing, &bytes)
     }
@@ -184,8 +190,8 @@ impl Wire {
                     return Ok(Some(body));
                 }
                 // A server that a killed client left in the middle of a packet took our first one for its rest.
-                Event::Nak if !self.greeted => {
-                    let again = std::mem::take(&mut self.first);
+                Event::Nak if !self.greeted || !self.greeting.is_empty() => {
+                    let again = std::mem::take(&mut self.greeting);
                     self.write(doing, &again)?;
                 }
                 Event::Nak => {
