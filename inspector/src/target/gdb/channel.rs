@@ -11,8 +11,8 @@ const DESCRIPTION: &str = "hyp/description";
 const PHYSMEM: &str = "hyp/physmem";
 /// The most a description may be.
 const DESCRIPTION_LIMIT: u64 = 1 << 22;
-/// Replies outstanding, together: a virtio console drops what its socket has no room for.
-const IN_FLIGHT: usize = 1 << 16;
+/// Bytes of replies outstanding, together: a virtio console drops what its socket has no room for.
+const IN_FLIGHT: u64 = 1 << 16;
 /// Chunks per exchange, so that the list of requests stays small.
 const CHUNKS: usize = 4096;
 const DOING: &str = "reading physical memory";
@@ -59,7 +59,6 @@ impl Channel {
         };
         link.stop_acknowledging(doing)?;
         let chunk = packet_size.clamp(64, 0x4000);
-        link.limit_outstanding(IN_FLIGHT / chunk);
         let doing = "reading hyp's self-description";
         let description = read_file(link, doing, handle, chunk as u64)?;
         link.ask(doing, &format!("vFile:close:{handle:x}"))?;
@@ -107,6 +106,8 @@ impl Channel {
                     .iter()
                     .map(|(_, chunk)| pread(self.physmem, chunk.size, chunk.start))
                     .collect();
+                let largest = chunks.iter().map(|(_, chunk)| chunk.size).max();
+                link.limit_outstanding(outstanding(largest.unwrap_or(0)));
                 let replies = link.exchange(DOING, &requests)?;
                 for (&(index, chunk), reply) in chunks.iter().zip(replies) {
                     match store(&mut answers[index], spans[index], chunk, &reply) {
@@ -125,6 +126,11 @@ impl Channel {
         }
         Ok(answers)
     }
+}
+
+/// How many replies of at most `size` bytes of memory may be under way: a byte that is escaped takes two.
+fn outstanding(size: u64) -> usize {
+    usize::try_from(IN_FLIGHT / (2 * size).max(1)).unwrap_or(usize::MAX)
 }
 
 /// Puts what came for one chunk in its place; returns what is still missing of it.
@@ -240,6 +246,16 @@ mod tests {
         for (reply, parsed) in cases {
             assert_eq!(&parse_pread(reply), parsed, "{reply:?}");
         }
+    }
+
+    #[test]
+    fn what_is_under_way_fits_the_socket() {
+        assert_eq!(
+            [0x4000, 0x1000, 8].map(outstanding),
+            [2, 8, 4096],
+            "of the largest chunk, of table pages, of words"
+        );
+        assert_eq!(outstanding(0), IN_FLIGHT as usize);
     }
 
     #[test]
