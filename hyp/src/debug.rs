@@ -12,6 +12,7 @@
 //! | [`window`] | writers that keep only what is asked for |
 //! | [`walk`] | looking an address up in the tables, whatever somebody wrote into them |
 //! | [`owners`] | the joint state of a physical page |
+//! | [`symbols`] | the names that an image carries |
 //! | [`description`] | the self-description |
 //! | [`files`] | virtual files |
 //! | [`monitor`] | monitor commands |
@@ -25,6 +26,7 @@ pub mod owners;
 pub mod registers;
 pub mod server;
 pub mod stub;
+pub mod symbols;
 pub mod walk;
 pub mod window;
 
@@ -188,7 +190,7 @@ pub struct Facts<'a> {
     pub pools: &'a [Pool<'a>],
     /// The EL2 stack of each CPU: its lowest virtual address.
     pub stacks: &'a [u64],
-    /// Functions and objects by virtual address, in order of address.
+    /// Functions, objects and labels by virtual address, in order of address.
     pub symbols: &'a [Symbol<'a>],
 }
 
@@ -286,13 +288,13 @@ impl Pool<'_> {
 }
 
 /// A named virtual address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Symbol<'a> {
-    /// Its name, demangled, without a path.
+    /// Its name, demangled, with its path (`hyp::lock::TicketLock::lock`).
     pub name: &'a str,
     /// Where it starts.
     pub address: u64,
-    /// Its size in bytes.
+    /// Its size in bytes; 0 for a label.
     pub size: u64,
 }
 
@@ -302,11 +304,18 @@ impl<'a> Facts<'a> {
         self.ram.iter().any(|region| region.contains(pa))
     }
 
-    /// The function or object that holds a virtual address.
+    /// The symbol that a virtual address belongs to: a label without size if that comes right before it, at most a page
+    /// away, else the innermost function or object that holds it.
     pub fn symbol_at(&self, va: u64) -> Option<Symbol<'a>> {
+        /// How many symbols that begin later, but end before the address, are passed over.
+        const INNER: usize = 16;
         let next = self.symbols.partition_point(|symbol| symbol.address <= va);
-        let symbol = self.symbols.get(next.checked_sub(1)?)?;
-        (va - symbol.address < symbol.size).then_some(*symbol)
+        let before = self.symbols[..next].iter().rev().take(INNER);
+        let found = before.enumerate().find(|(back, symbol)| {
+            let offset = va - symbol.address;
+            offset < symbol.size || symbol.size == 0 && *back == 0 && offset < PAGE
+        });
+        found.map(|(_, symbol)| *symbol)
     }
 
     /// Hyp's linear virtual address of a physical one.
@@ -343,17 +352,18 @@ mod tests {
 
     #[test]
     fn addresses_are_named_by_the_symbol_that_holds_them() {
+        let symbol = |name, address, size| Symbol {
+            name,
+            address,
+            size,
+        };
         let symbols = [
-            Symbol {
-                name: "first",
-                address: 0x100,
-                size: 0x10,
-            },
-            Symbol {
-                name: "second",
-                address: 0x140,
-                size: 0x20,
-            },
+            symbol("first", 0x100, 0x10),
+            symbol("second", 0x140, 0x20),
+            symbol("inner", 0x148, 0x8),
+            symbol("label", 0x200, 0),
+            symbol("function", 0x200, 0x10),
+            symbol("last", 0x300, 0),
         ];
         let fake = Fake::new();
         let facts = Facts {
@@ -366,8 +376,16 @@ mod tests {
             (0x10f, Some("first")),
             (0x110, None),
             (0x13f, None),
+            (0x147, Some("second")),
+            (0x14f, Some("inner")),
+            (0x150, Some("second")),
             (0x15f, Some("second")),
             (0x160, None),
+            (0x200, Some("function")),
+            (0x210, None),
+            (0x300, Some("last")),
+            (0x12ff, Some("last")),
+            (0x1300, None),
             (u64::MAX, None),
         ] {
             assert_eq!(
