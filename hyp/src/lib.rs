@@ -24,7 +24,8 @@
 //!
 //! Lock order: `host` → `hyp`; the pools' locks are innermost. Modules, in reading order: [`addr`], [`errno`],
 //! [`cpu`], [`lock`], [`desc`], [`page_state`], [`pool`], [`pgtable`], [`init`], [`mem_protect`], [`stats`],
-//! [`abort`], [`hypercall`]; then [`debug`], what a debugger may ask, and with feature `machine` the simulated one.
+//! [`abort`], [`hypercall`]; then, each with the feature of its name, [`debug`], what a debugger may ask, and
+//! `machine`, the simulated one.
 //!
 //! # The series, patch by patch
 //!
@@ -90,6 +91,7 @@ pub mod stats;
 pub mod abort;
 pub mod hypercall;
 
+#[cfg(feature = "debug")]
 pub mod debug;
 #[cfg(feature = "machine")]
 pub mod machine;
