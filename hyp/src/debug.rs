@@ -290,7 +290,7 @@ impl Pool<'_> {
 /// A named virtual address.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Symbol<'a> {
-    /// Its name, demangled, with its path (`hyp::lock::TicketLock::lock`).
+    /// Its name, demangled, with its path (`hyp_image::uart::print_unlocked`).
     pub name: &'a str,
     /// Where it starts.
     pub address: u64,

@@ -12,6 +12,8 @@ mod dtb;
 mod arch;
 #[cfg(target_os = "none")]
 mod cpu;
+#[cfg(all(target_os = "none", feature = "channel"))]
+mod debugger;
 #[cfg(target_os = "none")]
 mod el2;
 #[cfg(target_os = "none")]

@@ -1,0 +1,3 @@
+//! hyp's own gdb channel.
+
+mod symbols;
