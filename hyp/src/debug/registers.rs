@@ -19,7 +19,8 @@ pub enum Register {
     System(System),
 }
 
-/// The system registers an inspector of EL2 needs, named as QEMU's gdb server names them.
+/// The system registers an inspector of EL2 needs, named as QEMU's gdb server names them. A CPU without VHE has no
+/// TTBR1_EL2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 #[expect(missing_docs, reason = "the architecture's own names")]
@@ -36,6 +37,7 @@ pub enum System {
     TCR_EL2,
     TPIDR_EL2,
     TTBR0_EL2,
+    TTBR1_EL2,
     VBAR_EL2,
     VTCR_EL2,
     VTTBR_EL2,
@@ -46,7 +48,7 @@ pub enum System {
 
 impl System {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ELR_EL2,
         Self::ESR_EL2,
         Self::FAR_EL2,
@@ -58,6 +60,7 @@ impl System {
         Self::TCR_EL2,
         Self::TPIDR_EL2,
         Self::TTBR0_EL2,
+        Self::TTBR1_EL2,
         Self::VBAR_EL2,
         Self::VTCR_EL2,
         Self::VTTBR_EL2,

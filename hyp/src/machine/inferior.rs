@@ -44,7 +44,7 @@ impl Inferior for Machine {
             Register::Sp => Some(registers.sp),
             Register::Pc => Some(registers.pc),
             Register::Cpsr => Some(registers.pstate),
-            Register::System(system) => Some(self.system(cpu, registers, system)),
+            Register::System(system) => self.system(cpu, registers, system),
         }
     }
 
@@ -128,8 +128,8 @@ impl Inferior for Machine {
 }
 
 impl Machine {
-    fn system(&self, cpu: usize, registers: &Registers, system: System) -> u64 {
-        match system {
+    fn system(&self, cpu: usize, registers: &Registers, system: System) -> Option<u64> {
+        Some(match system {
             System::ELR_EL2 => registers.elr,
             System::ESR_EL2 => registers.esr,
             System::FAR_EL2 => registers.far,
@@ -143,10 +143,12 @@ impl Machine {
             // VMID 0, in bits 63:48.
             System::VTTBR_EL2 => self.facts.host_root,
             System::TTBR0_EL2 => self.facts.hyp_root,
+            // There is no VHE here.
+            System::TTBR1_EL2 => return None,
             System::VBAR_EL2 => Function::HypVectors.address(),
             System::TPIDR_EL2 => cpu as u64,
             System::ID_AA64MMFR0_EL1 => ID_AA64MMFR0_EL1,
             System::ID_AA64MMFR1_EL1 | System::ID_AA64MMFR2_EL1 => 0,
-        }
+        })
     }
 }
