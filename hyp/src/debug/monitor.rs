@@ -261,6 +261,9 @@ fn reference_count(inferior: &impl Inferior, pool: &Pool<'_>, pa: u64) -> Option
     (inferior.read_phys(at, &mut count) == 2).then(|| from_le(&count))
 }
 
+/// What is said of a CPU whose registers cannot be read.
+pub(super) const NOT_STOPPED: &str = "off or running";
+
 /// The address of no CPU in a lock's holder.
 const NO_CPU: u64 = 0xffff_ffff;
 
@@ -307,9 +310,10 @@ fn write_cpus(inferior: &impl Inferior, out: &mut impl Write) -> fmt::Result {
     let facts = inferior.facts();
     for cpu in 0..facts.cpus {
         write!(out, "CPU {cpu} ")?;
-        if let Some(cpsr) = inferior.register(cpu, Register::Cpsr) {
+        match inferior.register(cpu, Register::Cpsr) {
             // PSTATE bits 3:2 hold the exception level.
-            write!(out, "EL{} ", cpsr >> 2 & 3)?;
+            Some(cpsr) => write!(out, "EL{} ", cpsr >> 2 & 3)?,
+            None => out.write_str(NOT_STOPPED)?,
         }
         if let Some(pc) = inferior.register(cpu, Register::Pc) {
             out.write_str("pc ")?;
@@ -481,7 +485,7 @@ section text
         fake.set(1, Register::System(System::VTTBR_EL2), 0x4010_0000);
         assert_eq!(
             ask(&fake, "cpus"),
-            "CPU 0 \nCPU 1 EL2 pc 0x4040002100 share_hyp+0x0 VTTBR_EL2 0x40100000\n"
+            "CPU 0 off or running\nCPU 1 EL2 pc 0x4040002100 share_hyp+0x0 VTTBR_EL2 0x40100000\n"
         );
         assert_eq!(ask(&fake, "stats"), "steps: 12\nhost-aborts: 3\n");
     }

@@ -1,11 +1,11 @@
 //! A machine behind the gdb remote protocol, as a target of the `gdbstub` crate.
 
 use super::files;
-use super::monitor;
+use super::monitor::{self, NOT_STOPPED};
 use super::registers::{Aarch64, Register, RegisterFile, from_le, write_target_xml};
 use super::window::{Lines, Window};
-use super::{Breakpoint, Inferior, Refused, Resume};
-use core::convert::Infallible;
+use super::{Breakpoint, Inferior, Refused, Resume, WatchKind};
+use core::fmt::Write;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
@@ -16,7 +16,8 @@ use gdbstub::target::ext::base::single_register_access::{
     SingleRegisterAccess, SingleRegisterAccessOps,
 };
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints, BreakpointsOps, SwBreakpoint, SwBreakpointOps,
+    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps,
+    SwBreakpoint, SwBreakpointOps,
 };
 use gdbstub::target::ext::host_io::{
     HostIo, HostIoClose, HostIoCloseOps, HostIoErrno, HostIoError, HostIoOpen, HostIoOpenFlags,
@@ -49,13 +50,18 @@ impl<I: Inferior> Stub<I> {
         }
     }
 
-    fn cpu(&self, tid: Tid) -> TargetResult<usize, Self> {
+    fn cpu(&self, tid: Tid) -> Result<usize, Refused> {
         let cpu = tid.get() - 1;
         if cpu < self.inferior.facts().cpus {
             Ok(cpu)
         } else {
-            Err(TargetError::Errno(ESRCH))
+            Err(Refused::Missing)
         }
+    }
+
+    /// The bit of a thread's CPU in [`Resume::run`].
+    fn bit(&self, tid: Tid) -> Result<u64, Refused> {
+        Ok(1 << self.cpu(tid)?)
     }
 }
 
@@ -72,20 +78,26 @@ const ESRCH: u8 = 3;
 const EFAULT: u8 = 14;
 const ENOSPC: u8 = 28;
 
+/// The number of an error as a client is told it.
+pub(super) fn errno(refused: Refused) -> u8 {
+    match refused {
+        Refused::Missing => ESRCH,
+        Refused::ReadOnly => EPERM,
+        Refused::Unmapped => EFAULT,
+        Refused::Full => ENOSPC,
+    }
+}
+
 impl<E> From<Refused> for TargetError<E> {
     fn from(refused: Refused) -> Self {
-        Self::Errno(match refused {
-            Refused::Missing => ESRCH,
-            Refused::ReadOnly => EPERM,
-            Refused::Unmapped => EFAULT,
-            Refused::Full => ENOSPC,
-        })
+        Self::Errno(errno(refused))
     }
 }
 
 impl<I: Inferior> Target for Stub<I> {
     type Arch = Aarch64;
-    type Error = Infallible;
+    /// Resuming has no other way to say no.
+    type Error = Refused;
 
     fn base_ops(&mut self) -> BaseOps<'_, Self::Arch, Self::Error> {
         BaseOps::MultiThread(self)
@@ -138,10 +150,15 @@ impl<I: Inferior> MultiThreadBase for Stub<I> {
 
     fn write_registers(&mut self, file: &RegisterFile, tid: Tid) -> TargetResult<(), Self> {
         let cpu = self.cpu(tid)?;
+        // One that cannot be stopped has no registers to write to.
+        self.inferior
+            .register(cpu, Register::Pc)
+            .ok_or(Refused::Missing)?;
         for (register, value) in Register::all().zip(file.0) {
-            // A client writes back the whole file to change one of it.
-            if let Some(value) = value
-                && self.inferior.register(cpu, register) != Some(value)
+            // A client writes back the whole file to change one of it. What it could not read, it does not write.
+            let known = self.inferior.register(cpu, register);
+            if let (Some(known), Some(value)) = (known, value)
+                && known != value
             {
                 self.inferior.set_register(cpu, register, value)?;
             }
@@ -168,18 +185,18 @@ impl<I: Inferior> MultiThreadBase for Stub<I> {
             }
         }
         if done == 0 && !bytes.is_empty() {
-            return Err(TargetError::Errno(EFAULT));
+            return Err(Refused::Unmapped.into());
         }
         Ok(done)
     }
 
     fn write_addrs(&mut self, va: u64, bytes: &[u8], tid: Tid) -> TargetResult<(), Self> {
         let cpu = self.cpu(tid)?;
+        // Not even a part of what does not fit is written.
+        va.checked_add((bytes.len() as u64).saturating_sub(1))
+            .ok_or(Refused::Unmapped)?;
         for (va, range) in pages(va, bytes.len()) {
-            let pa = self
-                .inferior
-                .translate(cpu, va)
-                .ok_or(TargetError::Errno(EFAULT))?;
+            let pa = self.inferior.translate(cpu, va).ok_or(Refused::Unmapped)?;
             self.inferior.write_phys(pa, &bytes[range])?;
         }
         Ok(())
@@ -250,13 +267,13 @@ impl<I: Inferior> SingleRegisterAccess<Tid> for Stub<I> {
 impl<I: Inferior> ThreadExtraInfo for Stub<I> {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, Self::Error> {
         let mut window = Window::new(0, buffer);
-        let cpu = tid.get() - 1;
+        let Ok(cpu) = self.cpu(tid) else {
+            return Ok(0);
+        };
         // Fails only when the buffer is full.
         let _ = match self.inferior.register(cpu, Register::Cpsr) {
-            Some(cpsr) => {
-                core::fmt::write(&mut window, format_args!("CPU {cpu} EL{}", cpsr >> 2 & 3))
-            }
-            None => core::fmt::write(&mut window, format_args!("CPU {cpu}")),
+            Some(cpsr) => write!(window, "CPU {cpu} EL{}", cpsr >> 2 & 3),
+            None => write!(window, "CPU {cpu} {NOT_STOPPED}"),
         };
         Ok(window.kept())
     }
@@ -274,9 +291,7 @@ impl<I: Inferior> MultiThreadResume for Stub<I> {
         tid: Tid,
         _signal: Option<Signal>,
     ) -> Result<(), Self::Error> {
-        if let Ok(cpu) = self.cpu(tid) {
-            self.resume.run |= 1 << cpu;
-        }
+        self.resume.run |= self.bit(tid)?;
         Ok(())
     }
 
@@ -291,6 +306,8 @@ impl<I: Inferior> MultiThreadResume for Stub<I> {
     fn resume(&mut self) -> Result<(), Self::Error> {
         if !self.scheduler_lock {
             self.resume.run = u64::MAX;
+        } else if self.resume.run == 0 {
+            return Err(Refused::Missing);
         }
         self.inferior.resume(self.resume);
         Ok(())
@@ -303,9 +320,13 @@ impl<I: Inferior> MultiThreadSingleStep for Stub<I> {
         tid: Tid,
         _signal: Option<Signal>,
     ) -> Result<(), Self::Error> {
-        if let Ok(cpu) = self.cpu(tid) {
-            self.resume.run |= 1 << cpu;
-            self.resume.step = Some(cpu);
+        let bit = self.bit(tid)?;
+        // The first action that names a thread is the one for it.
+        if self.resume.run & bit == 0 {
+            self.resume.run |= bit;
+            if self.resume.step.replace(tid.get() - 1).is_some() {
+                return Err(Refused::Full);
+            }
         }
         Ok(())
     }
@@ -322,15 +343,59 @@ impl<I: Inferior> Breakpoints for Stub<I> {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
+
+    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        Some(self)
+    }
 }
 
 impl<I: Inferior> SwBreakpoint for Stub<I> {
     fn add_sw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
-        Ok(self.inferior.insert(Breakpoint::Software { va }).is_ok())
+        self.inferior.insert(Breakpoint::Software { va })?;
+        Ok(true)
     }
 
     fn remove_sw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
         Ok(self.inferior.remove(Breakpoint::Software { va }))
+    }
+}
+
+impl<I: Inferior> HwBreakpoint for Stub<I> {
+    fn add_hw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.inferior.insert(Breakpoint::Hardware { va })?;
+        Ok(true)
+    }
+
+    fn remove_hw_breakpoint(&mut self, va: u64, _kind: usize) -> TargetResult<bool, Self> {
+        Ok(self.inferior.remove(Breakpoint::Hardware { va }))
+    }
+}
+
+impl<I: Inferior> HwWatchpoint for Stub<I> {
+    fn add_hw_watchpoint(
+        &mut self,
+        va: u64,
+        size: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        if size == 0 || va.checked_add(size - 1).is_none() {
+            return Ok(false);
+        }
+        self.inferior.insert(Breakpoint::Watch { va, size, kind })?;
+        Ok(true)
+    }
+
+    fn remove_hw_watchpoint(
+        &mut self,
+        va: u64,
+        size: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        Ok(self.inferior.remove(Breakpoint::Watch { va, size, kind }))
     }
 }
 
@@ -340,7 +405,12 @@ impl<I: Inferior> MonitorCmd for Stub<I> {
         line: &[u8],
         mut out: ConsoleOutput<'_>,
     ) -> Result<(), Self::Error> {
-        let mut lines = Lines::new(|line| out.write_raw(line));
+        let mut lines = Lines::new(|line| {
+            out.write_raw(line);
+            // With a heap gdbstub keeps all of it for one packet.
+            #[cfg(feature = "std")]
+            out.flush();
+        });
         // `Lines` takes everything.
         let _ = monitor::run(&self.inferior, line, &mut lines);
         lines.flush();
