@@ -21,8 +21,12 @@ pub(crate) struct Fake {
     pub(crate) registers: Vec<(usize, Register, u64)>,
     pub(crate) resumed: Vec<Resume>,
     pub(crate) breakpoints: Vec<Breakpoint>,
-    /// What the coming calls of `run` return.
-    pub(crate) stops: VecDeque<Stop>,
+    /// What the coming calls of `run` return; after these nothing stops it.
+    pub(crate) stops: VecDeque<Option<Stop>>,
+    /// How often it ran.
+    pub(crate) runs: usize,
+    /// How often it was let go.
+    pub(crate) let_go: usize,
 }
 
 impl Fake {
@@ -33,6 +37,8 @@ impl Fake {
             resumed: Vec::new(),
             breakpoints: Vec::new(),
             stops: VecDeque::new(),
+            runs: 0,
+            let_go: 0,
         }
     }
 
@@ -168,10 +174,22 @@ impl Inferior for Fake {
     }
 
     fn run(&mut self) -> Option<Stop> {
-        self.stops.pop_front()
+        self.runs += 1;
+        self.stops.pop_front().flatten()
     }
 
     fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {
+        match breakpoint {
+            Breakpoint::Software { va } => {
+                self.translate(0, va).ok_or(Refused::Unmapped).map(drop)?;
+            }
+            Breakpoint::Hardware { .. } | Breakpoint::Watch { .. }
+                if self.breakpoints.len() >= 4 =>
+            {
+                return Err(Refused::Full);
+            }
+            _ => {}
+        }
         self.breakpoints.push(breakpoint);
         Ok(())
     }
@@ -183,6 +201,7 @@ impl Inferior for Fake {
     }
 
     fn let_go(&mut self) -> usize {
+        self.let_go += 1;
         self.breakpoints.drain(..).count()
     }
 

@@ -42,6 +42,17 @@ impl Client {
         body.to_vec()
     }
 
+    /// Lets the machine run and returns once it does.
+    fn let_run(&mut self) {
+        self.send("vCont;c");
+        // A damaged packet stops nothing, and is answered.
+        self.write(b"$#01");
+        let mut byte = [0];
+        while byte != *b"-" {
+            self.0.read_exact(&mut byte).unwrap();
+        }
+    }
+
     fn ask(&mut self, packet: &str) -> String {
         self.send(packet);
         String::from_utf8(self.receive()).unwrap()
@@ -128,8 +139,7 @@ fn a_client_that_attaches_to_a_running_machine_is_told_and_stops_it() {
     let server = server();
     let mut killed = Client::attach(&server);
     let start = killed.steps();
-    killed.send("vCont;c");
-    assert_eq!(killed.ask("qAttached"), "1", "it runs now");
+    killed.let_run();
     drop(killed);
 
     let mut second = Client::attach(&server);
@@ -203,15 +213,12 @@ fn a_panic_of_hyp_is_reported_by_its_cpu() {
 }
 
 #[test]
-fn a_client_that_makes_no_sense_is_dropped_and_the_next_is_served() {
+fn a_client_that_makes_no_sense_may_go_on_and_so_may_the_next() {
     let server = server();
-    for nonsense in ["$g#00", "$vFile:open:zz#b2", "-"] {
+    for nonsense in ["$g#00", "$vFile:open:zz#", "-", "$m", "#"] {
         let mut client = Client::attach(&server);
         client.write(nonsense.as_bytes());
-        let mut rest = Vec::new();
-        // The end, or a reset where the server left bytes unread.
-        let _ = client.0.read_to_end(&mut rest);
-        assert!(!rest.contains(&b'$'), "{nonsense}: {rest:?}");
+        assert_eq!(client.ask("qAttached"), "1", "{nonsense}");
     }
     assert_eq!(Client::attach(&server).ask("?"), "T05thread:01;");
 }
@@ -220,8 +227,7 @@ fn a_client_that_makes_no_sense_is_dropped_and_the_next_is_served() {
 fn a_server_ends_while_a_client_watches() {
     let server = server();
     let mut client = Client::attach(&server);
-    client.send("vCont;c");
-    assert_eq!(client.ask("qAttached"), "1");
+    client.let_run();
     drop(server);
     let mut rest = Vec::new();
     let _ = client.0.read_to_end(&mut rest);

@@ -1,0 +1,4 @@
+//! Whole conversations: what goes in, and exactly what comes out.
+
+mod script;
+mod sessions;
