@@ -182,7 +182,7 @@ pub struct Facts<'a> {
     pub hyp_s1: HypStage1,
     /// RAM in order of address.
     pub ram: &'a [Region],
-    /// Hyp's own memory, and the host's read-only data and bss that it maps.
+    /// Hyp's own memory, the host's read-only data and bss that it maps, and devices.
     pub sections: &'a [Section<'a>],
     /// Every lock.
     pub locks: &'a [Lock<'a>],
@@ -245,7 +245,7 @@ impl Region {
 /// A named part of physical memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Section<'a> {
-    /// `text`, `rodata`, `data`, `bss`, `stacks`, `pools`, `host-rodata`, `host-bss`.
+    /// `text`, `rodata`, `data`, `bss`, `stacks`, `pools`, `host-rodata`, `host-bss`, `device`, `own-device`.
     pub name: &'a str,
     /// Where it is.
     pub region: Region,

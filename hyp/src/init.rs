@@ -2,7 +2,7 @@
 //!
 //! CPU 0 does all of it alone, in this order: [`Hyp::new`] checks the description and takes the roots from the
 //! pools; [`Hyp::init`] maps hyp's own memory at EL2; the caller switches EL2's stage 1 on; [`Hyp::finalise`]
-//! takes hyp's memory from the host. After that the host's stage 2 may be switched on and other CPUs may come.
+//! takes hyp's memory and devices from the host. After that the host's stage 2 may be switched on and other CPUs may come.
 
 mod error;
 
@@ -40,8 +40,11 @@ pub enum SectionKind {
     HostRodata,
     /// The host's zeroed variables, which hyp reads: hyp's, shared back to the host.
     HostBss,
-    /// A device hyp drives: read and write, device memory. The only kind that is not RAM.
+    /// A device hyp drives and leaves to the host, too: read and write, device memory. Not RAM.
     Device,
+    /// A device, or pages of one, that hyp has for itself: read and write, device memory. Not RAM, and the host is
+    /// refused there as it is in hyp's memory.
+    OwnDevice,
 }
 
 impl SectionKind {
@@ -57,6 +60,7 @@ impl SectionKind {
             Self::HostRodata => "host-rodata",
             Self::HostBss => "host-bss",
             Self::Device => "device",
+            Self::OwnDevice => "own-device",
         }
     }
 
@@ -67,8 +71,13 @@ impl SectionKind {
             Self::Rodata => Prot::R,
             Self::Data | Self::Bss | Self::Stacks | Self::Pools => Prot::RW,
             Self::HostRodata | Self::HostBss => PageState::SharedOwned.mark(Prot::R),
-            Self::Device => Prot::RW | Prot::DEVICE,
+            Self::Device | Self::OwnDevice => Prot::RW | Prot::DEVICE,
         }
+    }
+
+    /// Whether it is RAM; devices are not.
+    pub const fn is_memory(self) -> bool {
+        !matches!(self, Self::Device | Self::OwnDevice)
     }
 }
 
@@ -102,7 +111,8 @@ pub struct Config<'m> {
     pub physvirt_offset: u64,
     /// Number of CPUs.
     pub cpus: u32,
-    /// Table pages for the host's stage 2: [`Geometry::pages_needed`] for all regions, and some for devices.
+    /// Table pages for the host's stage 2: [`Geometry::pages_needed`] for all regions and hyp's own devices, and some
+    /// for the host's.
     pub host_pool: PoolMemory<'m>,
     /// Table pages for EL2's stage 1: [`Geometry::pages_needed`] for all regions, and for the device sections.
     pub hyp_pool: PoolMemory<'m>,
@@ -264,7 +274,7 @@ impl<'m> Hyp<'m> {
             .map_err(failed)
     }
 
-    /// Takes hyp's memory from the host ([`Hyp::finalize_host_mappings`]); from here on locks are checked.
+    /// Takes hyp's memory and devices from the host ([`Hyp::finalize_host_mappings`]); from here on locks are checked.
     /// CPU 0, before the host's stage 2 is on.
     pub fn finalise(&self, cpu: &dyn Cpu) -> Result<(), InitError> {
         self.finalize_host_mappings(cpu)
@@ -366,8 +376,8 @@ fn check_sections(config: &Config<'_>) -> Result<(), InitError> {
         let touches_memory = config.regions.iter().any(|region| {
             region.base() < section.range.end() && section.range.base() < region.end()
         });
-        let device = section.kind == SectionKind::Device;
-        if device && touches_memory || !device && !is_memory {
+        let wants_memory = section.kind.is_memory();
+        if wants_memory && !is_memory || !wants_memory && touches_memory {
             return Err(InitError::Section { section });
         }
     }

@@ -7,7 +7,7 @@ use crate::addr::{InputAddress, Ipa, PAGE_SIZE, Pa, PageRange, Va};
 use crate::cpu::Cpu;
 use crate::desc::{Desc, LAST_LEVEL, Prot};
 use crate::errno::Errno;
-use crate::init::{Component, Hyp};
+use crate::init::{Component, Hyp, SectionKind};
 use crate::lock::Guard;
 use crate::page_state::{OwnerId, PageState};
 use crate::pgtable::{GRANULE, Leaf};
@@ -124,14 +124,14 @@ impl Hyp<'_> {
         }
     }
 
-    /// Unmaps everything that is not RAM from the host.
+    /// Unmaps everything that is not RAM from the host. hyp's own devices were never mapped: their annotations stay.
     fn host_stage2_unmap_dev_all(&self, cpu: &dyn Cpu) -> Result<(), Errno> {
         let mut start = Pa::new(0);
         while let Some(found) = self.find_mem_range(start) {
             if !found.is_memory {
                 self.host
                     .pgt
-                    .unmap(self.host.mm(cpu), found.range.identity())?;
+                    .unmap_valid(self.host.mm(cpu), found.range.identity())?;
             }
             start = found.range.end();
         }
@@ -239,10 +239,12 @@ impl Hyp<'_> {
     }
 
     /// Makes the host's stage 2 say what EL2's stage 1 says about hyp's memory: hyp's pages become annotations,
-    /// pages hyp shares with the host the host's to borrow, and the other way round.
+    /// pages hyp shares with the host the host's to borrow, and the other way round. Then hyp's own devices become
+    /// annotations, too.
     ///
-    /// Looks at RAM's fixed-offset ranges only. `-EINVAL` if a leaf there is not a page, does not lead to RAM, or
-    /// has the reserved state.
+    /// Of EL2's stage 1 it looks at RAM's fixed-offset ranges only, because what is mapped elsewhere says nothing about
+    /// the host. `-EINVAL` if a leaf there is not a page, does not lead to RAM, or has the reserved state; `-ERANGE` if
+    /// a device is beyond the host's IPA space.
     pub fn finalize_host_mappings(&self, cpu: &dyn Cpu) -> Result<(), Errno> {
         for region in self.regions {
             let range = PageRange::new(self.hyp_va(region.base()), region.size())
@@ -255,7 +257,12 @@ impl Hyp<'_> {
                 }
             })?;
         }
-        Ok(())
+        self.sections
+            .iter()
+            .filter(|section| section.kind == SectionKind::OwnDevice)
+            .try_for_each(|device| {
+                self.host_stage2_set_owner_locked(cpu, device.range, OwnerId::Hyp)
+            })
     }
 
     fn finalize_host_mapping(&self, cpu: &dyn Cpu, leaf: Leaf) -> Result<(), Errno> {

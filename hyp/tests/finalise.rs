@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{
-    DATA, DEVICE, FREE, HOST_BSS, HYP_OFFSET, MIB, Machine, Setup, TEXT, el2_page, host_page,
-};
+use common::{DATA, DEVICE, FREE, HOST_BSS, HYP_OFFSET, MIB, Setup, TEXT, el2_page, host_page};
 use hyp::addr::{PAGE_SIZE, Pa, Va};
 use hyp::cpu::TableMemory;
 use hyp::errno::Errno;
@@ -19,7 +17,7 @@ const OWNED_BY_HYP: u64 = 0x4;
 /// Every page of every kind of section, after starting: what EL2 has, and what the host has.
 #[test]
 fn finalise_gives_every_page_of_hyp_its_owner() {
-    let machine = Machine::start();
+    let machine = Setup::with_own_devices().start();
     let mut annotated = 0;
     let mut lent = 0;
     for section in machine.hyp.sections() {
@@ -34,6 +32,7 @@ fn finalise_gives_every_page_of_hyp_its_owner() {
                 (0x00c0_0000_0000_07c3, 0x0100_0000_0000_07ff)
             }
             SectionKind::Device => (0x0040_0000_0000_0747, 0),
+            SectionKind::OwnDevice => (0x0040_0000_0000_0747, OWNED_BY_HYP),
         };
         for pa in section.range.pages().map(Pa::get) {
             assert_eq!(
@@ -57,7 +56,7 @@ fn finalise_gives_every_page_of_hyp_its_owner() {
             lent += u32::from(host & 1 << 56 != 0);
         }
     }
-    assert_eq!((annotated, lent), (4 + 2 + 2 + 1 + 4 + 256, 2 + 3));
+    assert_eq!((annotated, lent), (4 + 2 + 2 + 1 + 4 + 256 + 2, 2 + 3));
     machine.check_host_tables();
     let around = [TEXT - PAGE_SIZE, 0x4020_d000, HOST_BSS + 3 * PAGE_SIZE];
     assert_eq!(

@@ -5,7 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    Contents, DATA, DEVICE, FREE, HOST_BSS, HOST_RODATA, MIB, Machine, TEXT, el2_page, host_page,
+    Contents, DATA, DEVICE, FREE, HOST_BSS, HOST_RODATA, MIB, Machine, OWN_DEVICES, Setup, TEXT,
+    el2_page, host_page,
 };
 use hyp::abort::Outcome;
 use hyp::addr::PAGE_SIZE;
@@ -19,6 +20,7 @@ enum Page {
     HostSharesWithHyp,
     HypSharesWithHost,
     Hyp,
+    HypDevice,
     NotMemory,
 }
 
@@ -58,6 +60,8 @@ fn any_page() -> impl Strategy<Value = u64> {
         0x8000_0000,
         0x8020_0000,
         DEVICE,
+        OWN_DEVICES[0],
+        OWN_DEVICES[1],
         0x4000_0000,
         0x80_0000_0000,
     ];
@@ -83,6 +87,9 @@ impl Model {
         if let Some(&changed) = self.changed.get(&page) {
             return changed;
         }
+        if OWN_DEVICES.contains(&page) {
+            return Page::HypDevice;
+        }
         if !common::RAM
             .iter()
             .any(|&(base, size)| (base..base + size).contains(&page))
@@ -105,7 +112,7 @@ fn apply(machine: &Machine, model: &mut Model, operation: Operation) {
     match operation {
         Operation::Touch { cpu, page } => {
             let outcome = machine.touch_on(cpu, page);
-            if model.page(page) == Page::Hyp {
+            if matches!(model.page(page), Page::Hyp | Page::HypDevice) {
                 assert!(matches!(outcome, Outcome::Inject(_)));
                 unchanged(machine.contents());
             } else {
@@ -117,7 +124,7 @@ fn apply(machine: &Machine, model: &mut Model, operation: Operation) {
             let expected = match model.page(page) {
                 Page::Host | Page::HostSharesWithHyp => 0,
                 Page::Hyp | Page::HypSharesWithHost => -1,
-                Page::NotMemory => -22,
+                Page::NotMemory | Page::HypDevice => -22,
             };
             assert_eq!(machine.share(page), expected);
             if model.page(page) == Page::Host {
@@ -184,6 +191,10 @@ fn compare(machine: &Machine, model: &Model, page: u64) {
             assert_eq!(el2() & 1, 1, "{page:#x}");
             assert_eq!(el2() & 3 << 55, 0, "{page:#x}");
         }
+        Page::HypDevice => {
+            let device = page | 0x0040_0000_0000_0747;
+            assert_eq!((host, el2()), (0x4, device), "{page:#x}");
+        }
         Page::NotMemory => {
             let kind = if level == 3 { 0x7ff } else { 0x7fd };
             assert!(
@@ -206,7 +217,7 @@ proptest! {
 
     #[test]
     fn tables_say_what_the_model_says(operations in prop::collection::vec(any_operation(), 1..80)) {
-        let machine = Machine::start();
+        let machine = Setup::with_own_devices().start();
         let mut model = Model { changed: BTreeMap::new() };
         for &operation in &operations {
             apply(&machine, &mut model, operation);

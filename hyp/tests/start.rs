@@ -72,6 +72,10 @@ fn sections_must_be_ram_and_devices_must_not() {
         setup((SectionKind::Device, 0x4fff_f000, 2 * PAGE_SIZE)),
         "device section 0x4ffff000..0x50001000 overlaps RAM",
     );
+    refused(
+        setup((SectionKind::OwnDevice, 0x6000_2000, 3 * PAGE_SIZE)),
+        "own-device section 0x60002000..0x60005000 overlaps RAM",
+    );
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn pools_must_hold_the_roots_and_the_sections() {
     let error = machine.hyp.finalise(machine.cpu()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "hyp's memory cannot be taken from the host: -ENOMEM (-12)"
+        "hyp's memory and devices cannot be taken from the host: -ENOMEM (-12)"
     );
     assert!(!machine.hyp.is_finalised());
 }

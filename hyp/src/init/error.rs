@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Section, SectionKind};
+use super::Section;
 use crate::addr::{Pa, PageRange};
 use crate::errno::Errno;
 
@@ -58,7 +58,7 @@ pub enum InitError {
         /// What went wrong.
         errno: Errno,
     },
-    /// hyp's memory could not be taken from the host.
+    /// hyp's memory or devices could not be taken from the host.
     HostMappings(Errno),
 }
 
@@ -77,8 +77,13 @@ impl fmt::Display for InitError {
                     "RAM region {region} is beyond what the host's stage 2 or EL2's stage 1 can map: leave it out"
                 )
             }
-            Self::Section { section } if section.kind == SectionKind::Device => {
-                write!(f, "device section {} overlaps RAM", section.range)
+            Self::Section { section } if !section.kind.is_memory() => {
+                write!(
+                    f,
+                    "{} section {} overlaps RAM",
+                    section.kind.name(),
+                    section.range
+                )
             }
             Self::Section { section } => {
                 write!(
@@ -116,7 +121,10 @@ impl fmt::Display for InitError {
                 )
             }
             Self::HostMappings(errno) => {
-                write!(f, "hyp's memory cannot be taken from the host: {errno}")
+                write!(
+                    f,
+                    "hyp's memory and devices cannot be taken from the host: {errno}"
+                )
             }
         }
     }

@@ -58,8 +58,22 @@ impl PageTable<Ipa> {
     /// Clears every entry that decides about a page of `range`, annotations too, and frees tables that become
     /// empty. A block goes as a whole even where `range` holds only part of it.
     pub fn unmap(&self, mm: Mm<'_>, range: PageRange<Ipa>) -> Result<(), Errno> {
+        self.clear_where(mm, range, |desc| desc != Desc::ZERO)
+    }
+
+    /// The same, but leaves annotations alone.
+    pub fn unmap_valid(&self, mm: Mm<'_>, range: PageRange<Ipa>) -> Result<(), Errno> {
+        self.clear_where(mm, range, Desc::is_valid)
+    }
+
+    fn clear_where(
+        &self,
+        mm: Mm<'_>,
+        range: PageRange<Ipa>,
+        goes: fn(Desc) -> bool,
+    ) -> Result<(), Errno> {
         self.for_each_leaf(mm.cpu, range, |ipa, leaf| {
-            if leaf.desc != Desc::ZERO {
+            if goes(leaf.desc) {
                 self.clear(mm, ipa, leaf);
                 mm.pool.put(leaf.slot);
                 self.prune(mm, ipa);

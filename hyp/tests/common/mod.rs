@@ -24,6 +24,9 @@ pub(crate) const DATA: u64 = 0x4020_6000;
 pub(crate) const HOST_RODATA: u64 = 0x4100_0000;
 pub(crate) const HOST_BSS: u64 = 0x4100_2000;
 pub(crate) const DEVICE: u64 = 0x0900_0000;
+/// Devices that are hyp's alone, a page each: beside the host's devices, and between two banks of RAM, above a bank
+/// that ends in the middle of a block.
+pub(crate) const OWN_DEVICES: [u64; 2] = [0x0a00_3000, 0x5068_9000];
 /// RAM nobody has touched, aligned to 2 MiB, with more than 100 MiB after it.
 pub(crate) const FREE: u64 = 0x4800_0000;
 /// Where the pools' section starts.
@@ -207,6 +210,14 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// The usual machine, and devices that are hyp's alone.
+    pub(crate) fn with_own_devices() -> Self {
+        let mut setup = Self::default();
+        let own = OWN_DEVICES.map(|page| (SectionKind::OwnDevice, page, PAGE_SIZE));
+        setup.sections.extend(own);
+        setup
+    }
+
     fn pools(&self) -> (PageRange<Pa>, PageRange<Pa>) {
         // The host's root is concatenated: an odd base shows that it is aligned, not the pool.
         let host = range(POOLS + PAGE_SIZE, self.host_pool * PAGE_SIZE);

@@ -2,7 +2,7 @@ mod parked;
 
 use super::*;
 use crate::image::tests::elf_file::{Program, Type};
-use crate::model::{EntryKind, JointOwner, State};
+use crate::model::{EntryKind, JointOwner, Owner, State};
 use crate::target::{ReadError, Registers};
 use std::collections::BTreeMap;
 
@@ -362,6 +362,31 @@ fn a_sound_machine_is_complete() {
         (device.leaf.ia, device.state, device.owner),
         (0x0900_0000, None, None)
     );
+}
+
+/// A device page that hyp keeps from the host: a row like its other pages, and nothing to the owners of RAM.
+#[test]
+fn a_device_of_hyps_own_is_an_annotation_outside_ram() {
+    let mut machine = Machine::new();
+    machine.map(HOST_ROOT, 0x0a00_3000, 4);
+    machine.map(HYP_ROOT, LINEAR + 0x0a00_3000, 0x0040_0000_0a00_3747);
+    let system = machine.capture(&mut Images::default());
+    assert_eq!(system.problems, [""; 0]);
+    assert!(system.complete);
+    let row = |regime: usize, ia| {
+        let mut entries = system.regimes[regime].entries.iter();
+        let entry = entries.find(|entry| entry.leaf.ia == ia);
+        entry.map(|entry| (entry.kind, entry.state, entry.owner))
+    };
+    assert_eq!(
+        row(0, 0x0a00_3000),
+        Some((EntryKind::Annotation, Some(State::NoPage), Some(Owner::Hyp)))
+    );
+    assert_eq!(
+        row(1, LINEAR + 0x0a00_3000),
+        Some((EntryKind::Page, None, None))
+    );
+    assert_eq!(owners_text(&system), SOUND);
 }
 
 #[test]

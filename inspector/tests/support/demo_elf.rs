@@ -93,6 +93,7 @@ fn type_of(path: &str, kind: MemberType) -> Type {
                 SectionKind::HostRodata,
                 SectionKind::HostBss,
                 SectionKind::Device,
+                SectionKind::OwnDevice,
             ];
             let kinds = kinds.map(|kind| (format!("{kind:?}"), kind as u64));
             let members = vec![
