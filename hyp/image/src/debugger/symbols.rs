@@ -15,7 +15,6 @@ unsafe extern "C" {
 }
 
 /// The table, for [`hyp::debug::symbols::decode`].
-#[expect(dead_code, reason = "the debugger that reads it comes next")]
 pub(crate) fn table() -> &'static [u8] {
     // SAFETY: the linker script puts the name where `SYMBOLS` is, which is never written.
     unsafe { &TABLE }
