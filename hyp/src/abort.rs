@@ -7,7 +7,15 @@
 //!                                 → any other fault: inject
 //!             anything else       → the platform's to handle
 //! ```
+//! What the platform does in the host's place it finds in [`Trap::access`] and [`Trap::system_register`].
+//!
 //! Field names and codes: Arm ARM, ESR_EL2, HPFAR_EL2, and AArch64.TakeException for what injecting does.
+
+mod access;
+mod system;
+
+pub use access::Access;
+pub use system::{SystemAccess, SystemRegister};
 
 use crate::addr::Pa;
 use crate::cpu::Cpu;
@@ -152,6 +160,16 @@ impl Trap {
         self.exception(self.esr & IL)
     }
 
+    /// The exception the host sees where hyp has taken one that was for EL1, as it stands: a breakpoint instruction of
+    /// the host's own that came to EL2 because of MDCR_EL2.TDE. Such an exception leaves FAR_EL1 unknown, and FAR_EL2
+    /// may still have an address of hyp's.
+    pub fn reflect(&self) -> Injection {
+        Injection {
+            far_el1: 0,
+            ..self.exception(self.esr)
+        }
+    }
+
     /// The host takes the exception `esr_el1` at EL1 where it is.
     fn exception(&self, esr_el1: u64) -> Injection {
         let vector = match self.spsr & SPSR_M {
@@ -176,6 +194,11 @@ impl Trap {
             spsr_el2: pstate,
         }
     }
+}
+
+/// The host's general-purpose register `number`, of which 31 is the zero register.
+fn general(x: &[u64; 31], number: u8) -> u64 {
+    x.get(usize::from(number)).copied().unwrap_or(0)
 }
 
 impl Hyp<'_> {
@@ -247,5 +270,35 @@ mod tests {
                 spsr_el2: SPSR_NZCV | SPSR_DAIF | SPSR_EL1H,
             }
         );
+    }
+
+    #[test]
+    fn a_breakpoint_of_the_hosts_own_is_taken_as_it_stands() {
+        // EC 0x3c, BRK #0x5a at EL1 and EL0; EC 0x38, AArch32's BKPT.
+        for (esr, spsr, vector) in [
+            (0xf200_005a, SPSR_EL1H, VECTOR_EL1H),
+            (0xf200_005a, 0, VECTOR_EL0_64),
+            (0xe200_0001, SPSR_M_AARCH32, VECTOR_EL0_32),
+        ] {
+            let trap = Trap {
+                esr,
+                far: 0x40_4020_0000,
+                elr: 0x4100_0010,
+                spsr,
+                sctlr_el1: SCTLR_SPAN,
+                ..Trap::default()
+            };
+            assert_eq!(
+                trap.reflect(),
+                Injection {
+                    esr_el1: esr,
+                    far_el1: 0,
+                    elr_el1: 0x4100_0010,
+                    spsr_el1: spsr,
+                    vector,
+                    spsr_el2: SPSR_DAIF | SPSR_EL1H,
+                }
+            );
+        }
     }
 }
