@@ -11,6 +11,7 @@
 //! | [`registers`] | the registers a debugger sees, and their target description |
 //! | [`window`] | writers that keep only what is asked for |
 //! | [`walk`] | looking an address up in the tables, whatever somebody wrote into them |
+//! | [`host`] | the host's own virtual addresses |
 //! | [`owners`] | the joint state of a physical page |
 //! | [`symbols`] | the names that an image carries |
 //! | [`description`] | the self-description |
@@ -21,6 +22,7 @@
 
 pub mod description;
 pub mod files;
+pub mod host;
 pub mod monitor;
 pub mod owners;
 pub mod registers;
