@@ -143,7 +143,8 @@ pub trait Inferior {
     /// Not all of it is RAM, or it may not be changed.
     fn write_phys(&mut self, pa: u64, bytes: &[u8]) -> Result<(), Refused>;
 
-    /// The physical address behind a virtual one in the regime that `cpu` now runs in.
+    /// The physical address behind a virtual one in the regime that `cpu` now runs in, or where nothing is mapped there,
+    /// in the other of the host's and hyp's.
     fn translate(&self, cpu: usize, va: u64) -> Option<u64>;
 
     /// Says how CPUs run from now on; they start when [`Inferior::run`] is called.

@@ -5,6 +5,7 @@ macro_rules! read_register {
     ($name:ident) => {{
         let value: u64;
         // SAFETY: reading this register changes nothing; EL2 may read all that are named in this package.
+        #[allow(unused_unsafe, reason = "some use it inside of an unsafe block")]
         unsafe {
             core::arch::asm!(concat!("mrs {}, ", stringify!($name)), out(reg) value, options(nomem, nostack, preserves_flags));
         }

@@ -89,7 +89,8 @@ install_tables:
 
     .ltorg
 
-    .text
+    // No breakpoint may be here: its exception would overwrite what is returned to.
+    .section .text.unbroken, "ax"
 
 // Until its own tables are on, CPU 0 uses its stack at the fixed offset.
     .type primary_high, %function
@@ -122,12 +123,17 @@ stack_top:
     ret
     .size stack_top, . - stack_top
 
+// SPSR_EL2: D, A, I and F masked, EL1 on SP_EL1.
+.equ SPSR_EL1H, 0x3c5
+
 // extern "C" fn enter_host(cpu: u64, entry: u64, argument: u64) -> !
 // The host starts at EL1 with its argument in x0 and nothing of EL2's in the other registers.
     .global enter_host
     .type enter_host, %function
 enter_host:
     msr     elr_el2, x1
+    mov     x1, #SPSR_EL1H
+    msr     spsr_el2, x1
     mov     x3, x2
     bl      stack_top
     mov     sp, x1

@@ -50,9 +50,18 @@ impl Cpu for ThisCpu {
 
     fn relax(&self) {
         stop_if_asked();
+        // The debugger may stop a CPU that waits: its FIQ comes here. hyp's registers of the trap it is in were read when
+        // it began.
         // SAFETY: a hint. Not `nomem`: the lock must be read after it, or a wake between the two would be lost; one
         // before it stays in the event register.
-        unsafe { asm!("wfe", options(nostack, preserves_flags)) }
+        unsafe {
+            asm!(
+                "msr daifclr, #1",
+                "wfe",
+                "msr daifset, #1",
+                options(nostack, preserves_flags)
+            );
+        }
     }
 
     fn wake(&self) {

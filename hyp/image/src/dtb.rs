@@ -7,7 +7,7 @@ use dtoolkit::{Node, ToCellInt};
 use hyp::addr::{PAGE_SIZE, Pa, PageRange};
 
 /// The most RAM regions hyp has room for.
-const MAX_REGIONS: usize = 8;
+pub(crate) const MAX_REGIONS: usize = 8;
 /// The most CPUs hyp runs on: each has a stack in the image.
 pub(crate) const MAX_CPUS: usize = 8;
 

@@ -4,10 +4,14 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
 use dtoolkit::fdt::Fdt;
+#[cfg(feature = "channel")]
+use hyp::addr::{Pa, PageRange};
 use hyp::{Cpu, Hyp};
 
 use crate::arch::{isb, read_register, write_register};
 use crate::cpu::ThisCpu;
+#[cfg(feature = "channel")]
+use crate::debugger;
 use crate::dtb::Machine;
 use crate::layout::{DEVICE_TREE, va};
 use crate::memory::{self, Memory};
@@ -54,6 +58,13 @@ pub(crate) fn hypervisor() -> &'static Hyp<'static> {
     unsafe { HYP.get() }
 }
 
+/// All RAM, lowest first.
+#[cfg(feature = "channel")]
+pub(crate) fn regions() -> &'static [PageRange<Pa>] {
+    // SAFETY: as above.
+    unsafe { MACHINE.get() }.regions()
+}
+
 /// The affinity fields of each CPU's MPIDR_EL1, CPU 0 first.
 pub(crate) fn mpidrs() -> &'static [u64] {
     // SAFETY: as above.
@@ -84,6 +95,8 @@ extern "C" fn hyp_main() -> ! {
     };
     // SAFETY: CPU 0 is alone and the host does not run yet; each is set here and nowhere else.
     let machine = unsafe { MACHINE.set(machine) };
+    #[cfg(feature = "channel")]
+    debugger::find(machine);
     // SAFETY: as above.
     let memory = unsafe { MEMORY.set(Memory::plan(machine.regions())) };
     let config = memory.config(machine);
@@ -101,6 +114,8 @@ extern "C" fn hyp_main() -> ! {
     if let Err(error) = hyp.finalise(&ThisCpu) {
         panic!("{error}");
     }
+    #[cfg(feature = "channel")]
+    debugger::open_window(hyp);
     protect_cpu(hyp);
     println!("hyp: host stage 2 on, {} CPUs", hyp.cpus());
     // SAFETY: the host's code is at its entry, and cannot reach hyp's memory any more.
@@ -129,8 +144,6 @@ const CNTHCTL: u64 = 3;
 const ICC_SRE: u64 = 0xf;
 /// SCTLR_EL1: RES1, MMU and caches off, as out of reset.
 const SCTLR_EL1: u64 = 0x30d0_0800;
-/// SPSR_EL2: D, A, I and F masked, EL1 on SP_EL1.
-const SPSR_EL1H: u64 = 0x3c5;
 /// VTCR_EL2 but for PS: RES1 (31), SH0 3, ORGN0 1, IRGN0 1, SL0 1 (the walk starts at level 1), T0SZ 24 (40 bits).
 const VTCR: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 24;
 
@@ -155,7 +168,8 @@ fn protect_cpu(hyp: &Hyp<'_>) {
         // ICC_SRE_EL2, which not every assembler knows by name.
         write_register!(S3_4_C12_C9_5, ICC_SRE);
         write_register!(sctlr_el1, SCTLR_EL1);
-        write_register!(spsr_el2, SPSR_EL1H);
     }
     isb();
+    #[cfg(feature = "channel")]
+    debugger::start_cpu(ThisCpu.id() as usize);
 }

@@ -37,6 +37,7 @@ macro_rules! linker_symbol {
 }
 
 /// Where EL2 maps the byte at `pa`, at the fixed offset.
+#[inline(always)]
 pub(crate) fn va(pa: Pa) -> Va {
     Va::new(pa.get().wrapping_add(OFFSET))
 }
@@ -100,6 +101,30 @@ pub(crate) fn stack_memory(cpu: usize) -> PageRange<Pa> {
     range(start, start.wrapping_add(STACK_SIZE))
 }
 
+/// The code that no breakpoint may be in: it runs with the MMU off, or while the debugger stops CPUs.
+#[cfg(feature = "channel")]
+pub(crate) fn unbroken() -> PageRange<Pa> {
+    range(linker_symbol!(__text_start), linker_symbol!(__unbroken_end))
+}
+
+/// What the debugger itself runs on.
+#[cfg(feature = "channel")]
+pub(crate) fn debugger_memory() -> PageRange<Pa> {
+    range(
+        linker_symbol!(__debugger_start),
+        linker_symbol!(__debugger_end),
+    )
+}
+
+/// The top of a CPU's stack: where its frame of the host's exception ends.
+#[cfg(feature = "channel")]
+#[inline(always)]
+pub(crate) fn stack_top(cpu: usize) -> u64 {
+    STACKS_VA
+        .get()
+        .wrapping_add((2 * cpu as u64 + 2).wrapping_mul(STACK_SIZE))
+}
+
 /// Where a CPU's stack is mapped beside the fixed offset.
 pub(crate) fn stack(cpu: usize) -> PageRange<Va> {
     let start = STACKS_VA.wrapping_add((2 * cpu as u64 + 1) * STACK_SIZE);
@@ -155,5 +180,6 @@ core::arch::global_asm!(
 core::arch::global_asm!(
     include_str!("vectors.s"),
     STACK_BIT = const STACK_BIT,
+    CHANNEL = const cfg!(feature = "channel") as u32,
     OVERFLOW_STACK_SIZE = const OVERFLOW_STACK_SIZE,
 );

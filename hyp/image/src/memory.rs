@@ -15,11 +15,20 @@ use crate::layout::{
 /// Table pages for devices in the host's stage 2. When they are used up, hyp unmaps all devices and starts over.
 const DEVICE_TABLES: u64 = 64;
 /// Table pages for what EL2 maps outside RAM's fixed-offset range: two levels each for the UART, the stacks and
-/// the idmap.
-const PRIVATE_TABLES: u64 = 6;
+/// the idmap, and one each for the GIC and the console's transport.
+const PRIVATE_TABLES: u64 = 8;
 
-/// hyp's own sections, the pools, and what it has of the host.
-const MAX_SECTIONS: usize = 9;
+/// The pages of devices that the host may not reach.
+fn own_devices() -> impl Iterator<Item = PageRange<Pa>> {
+    #[cfg(feature = "channel")]
+    return crate::debugger::pages();
+    #[cfg(not(feature = "channel"))]
+    core::iter::empty()
+}
+
+/// hyp's own sections, the pools, what it has of the host, and devices: the console's page, the distributor's, and one
+/// of each CPU's redistributor.
+pub(crate) const MAX_SECTIONS: usize = 9 + 2 + MAX_CPUS;
 
 /// The head of the built-in host's image, as `host/start.s` lays it out.
 #[repr(C)]
@@ -45,6 +54,7 @@ static HOST_IMAGE: HostImage<{ include_bytes!(env!("HYP_HOST_BINARY")).len() }> 
 /// What hyp takes of RAM, kept for as long as hyp runs.
 pub(crate) struct Memory {
     sections: [Section; MAX_SECTIONS],
+    section_count: usize,
     host_pool: PoolMemory<'static>,
     hyp_pool: PoolMemory<'static>,
     host_entry: u64,
@@ -77,7 +87,8 @@ impl Memory {
         let all = between([hyp_records.base().get(), host_tables.end().get()]);
         let head = host_head();
         let [text, rodata, data, bss, stacks, device] = image_sections();
-        let sections = [
+        let mut sections = [text; MAX_SECTIONS];
+        let known = [
             text,
             rodata,
             data,
@@ -97,8 +108,18 @@ impl Memory {
             },
             device,
         ];
+        sections[..known.len()].copy_from_slice(&known);
+        let mut section_count = known.len();
+        for range in own_devices() {
+            sections[section_count] = Section {
+                kind: SectionKind::OwnDevice,
+                range,
+            };
+            section_count += 1;
+        }
         Self {
             sections,
+            section_count,
             host_pool: PoolMemory {
                 pages: host_tables,
                 records: records(host_records, host_tables),
@@ -115,7 +136,7 @@ impl Memory {
     pub(crate) fn config(&'static self, machine: &'static Machine) -> Config<'static> {
         Config {
             regions: machine.regions(),
-            sections: &self.sections,
+            sections: &self.sections[..self.section_count],
             physvirt_offset: OFFSET.wrapping_neg(),
             cpus: machine.mpidrs().len() as u32,
             host_pool: self.host_pool,

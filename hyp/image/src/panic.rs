@@ -24,8 +24,15 @@ const CONSOLE_TRIES: u32 = 1 << 20;
 /// Parks this CPU if another has panicked. Every entry to EL2 and every wait at EL2 comes by here.
 pub(crate) fn stop_if_asked() {
     if PANICKED.load(Ordering::Relaxed) != NO_CPU {
-        park();
+        stop();
     }
+}
+
+/// Stops for good: for the debugger, or for QEMU's.
+fn stop() -> ! {
+    #[cfg(feature = "channel")]
+    crate::debugger::panicked();
+    park()
 }
 
 #[panic_handler]
@@ -62,7 +69,7 @@ fn begin() {
         .compare_exchange(NO_CPU, cpu, Ordering::Relaxed, Ordering::Relaxed)
         .is_err()
     {
-        park();
+        stop();
     }
     for _ in 0..CONSOLE_TRIES {
         if !CONSOLE.is_locked() {
@@ -88,7 +95,7 @@ fn end(frame: u64) -> ! {
         "hyp: stopped; CPUs stop as they enter EL2. Attach a debugger."
     ));
     ThisCpu.wake();
-    park()
+    stop()
 }
 
 /// Return addresses along the chain of frame records, the innermost first, as far as it lies on this CPU's stack.

@@ -56,6 +56,11 @@ pub(crate) fn handle_host_smc(x: &mut [u64; 31]) {
     let arguments = [x[1] & used, x[2] & used, x[3] & used];
     let result = match function {
         CPU_ON_32 | CPU_ON_64 => cpu_on(arguments),
+        #[cfg(feature = "channel")]
+        CPU_OFF => {
+            let off = || smc(function, arguments);
+            crate::debugger::without_cpu(ThisCpu.id() as usize, off)
+        }
         FEATURES if !is_passed_on(arguments[0]) => NOT_SUPPORTED,
         _ if is_passed_on(function) => smc(function, arguments),
         _ => NOT_SUPPORTED,

@@ -1,4 +1,4 @@
-//! What the vectors in `vectors.s` call.
+//! What the vectors in `vectors.s` call, and which of them are in use.
 
 use hyp::abort::{Injection, Outcome, Trap};
 
@@ -13,10 +13,20 @@ const EC_SMC64: u64 = 0x17;
 
 /// The registers of what was interrupted, as `vectors.s` stores them.
 #[repr(C)]
-struct Frame {
-    x: [u64; 31],
-    elr: u64,
-    spsr: u64,
+pub(crate) struct Frame {
+    pub(crate) x: [u64; 31],
+    pub(crate) elr: u64,
+    pub(crate) spsr: u64,
+    /// ESR_EL2, FAR_EL2 and HPFAR_EL2, where `saved` says so.
+    pub(crate) esr: u64,
+    pub(crate) far: u64,
+    pub(crate) hpfar: u64,
+    /// MDSCR_EL1.SS, to be set again on return to the host.
+    pub(crate) step: u64,
+    /// 1 while a CPU is inside EL2 by way of `attached_vectors`.
+    pub(crate) saved: u64,
+    /// The host's stack pointer, while the debugger has stopped the CPU inside EL2.
+    pub(crate) host_sp: u64,
     _align: u64,
 }
 
@@ -58,11 +68,15 @@ extern "C" fn host_sync(frame: &mut Frame) {
         Outcome::Inject(injection) => inject(frame, &injection),
         Outcome::Unhandled if trap.exception_class() == EC_SMC64 => {
             psci::handle_host_smc(&mut frame.x);
-            // A trapped SMC has not been executed: the host continues after it.
-            frame.elr = frame.elr.wrapping_add(4);
+            step_over(frame);
         }
         Outcome::Unhandled => inject(frame, &trap.undefined()),
     }
+}
+
+/// A trapped instruction has not been executed: the host continues after it.
+fn step_over(frame: &mut Frame) {
+    frame.elr = frame.elr.wrapping_add(4);
 }
 
 /// Makes the host take an exception at EL1.
@@ -87,10 +101,23 @@ extern "C" fn unexpected_exception(frame: &Frame, slot: usize) -> ! {
 
 /// Has this CPU take its exceptions to EL2 here.
 pub(crate) fn install() {
+    choose(false);
+}
+
+/// Chooses this CPU's table: `attached` is for while a client is attached to the debugger.
+#[inline(always)]
+pub(crate) fn choose(attached: bool) {
     unsafe extern "C" {
         static el2_vectors: u8;
+        #[cfg(feature = "channel")]
+        static attached_vectors: u8;
     }
-    // SAFETY: the table is what vectors.s says, aligned to 2 KiB, in code that is mapped for good.
-    unsafe { write_register!(vbar_el2, &raw const el2_vectors as u64) }
+    let table = match attached {
+        #[cfg(feature = "channel")]
+        true => &raw const attached_vectors,
+        _ => &raw const el2_vectors,
+    };
+    // SAFETY: both tables are what vectors.s says, aligned to 2 KiB, in code that is mapped for good.
+    unsafe { write_register!(vbar_el2, table as u64) }
     isb();
 }

@@ -1,0 +1,493 @@
+//! The machine as hyp's library debugs it, and the context in which it does.
+
+use core::mem::MaybeUninit;
+
+use hyp::addr::{Pa, PageRange};
+use hyp::debug::host::HostStage1;
+use hyp::debug::registers::{Register, System};
+use hyp::debug::server::{self, Buffers, Line, Received};
+use hyp::debug::stub::Stub;
+use hyp::debug::walk::{self, Regime};
+use hyp::debug::{
+    Breakpoint, Facts, HostStage2, HypStage1, Inferior, Lock, Pool, Refused, Region, Resume,
+    Section, Stop, Symbol,
+};
+use hyp::lock::TicketLock;
+use hyp::stats::Event;
+
+use super::console::Console;
+use super::parked::{Parked, unmask_interrupts};
+use super::window::window;
+use super::world::{self, Why};
+use super::{Shared, breakpoints, gic, hardware, symbols};
+use crate::arch::read_register;
+use crate::dtb::{MAX_CPUS, MAX_REGIONS};
+use crate::el2::{hypervisor, regions};
+use crate::layout::{OFFSET, debugger_memory, stack, unbroken};
+use crate::memory::MAX_SECTIONS;
+use crate::uart::CONSOLE;
+
+#[unsafe(link_section = ".bss.debugger")]
+static LINE: Shared<MaybeUninit<Console>> = Shared::new(MaybeUninit::uninit());
+#[unsafe(link_section = ".bss.debugger")]
+static BUFFERS: Shared<Buffers> = Shared::new(Buffers::new());
+
+const STACK_WORDS: usize = 8192;
+
+#[repr(C, align(16))]
+struct Stack([u64; STACK_WORDS]);
+
+/// The debugger's: gdbstub is not made for the stacks of EL2's handlers.
+#[unsafe(link_section = ".bss.debugger")]
+static STACK: Shared<Stack> = Shared::new(Stack([0; STACK_WORDS]));
+
+/// Keeps the console, and puts the debugger where the first stop goes on. CPU 0, before others run.
+pub(super) fn set_console(console: Console) {
+    // SAFETY: nobody else is there yet.
+    unsafe { (*LINE.get()).write(console) };
+    world::start_context(main, STACK.get().cast::<u64>().wrapping_add(STACK_WORDS));
+}
+
+/// The page of the console's transport.
+pub(super) fn console_page() -> Pa {
+    ToClient.console().page()
+}
+
+/// The debugger: begins at the first stop, and goes on at each.
+extern "C" fn main() -> ! {
+    let facts = Gathered::new();
+    let mut stub = Stub::new(ThisMachine {
+        facts: &facts,
+        masked: None,
+        written: false,
+    });
+    let mut running = true;
+    loop {
+        // SAFETY: there is one debugger, and this is its only use of them.
+        let buffers = unsafe { &mut *BUFFERS.get() };
+        running = server::serve(&mut stub, &ToClient, buffers, running);
+    }
+}
+
+/// The line to the client.
+struct ToClient;
+
+impl ToClient {
+    fn console(&self) -> &'static mut Console {
+        // SAFETY: there is a debugger only since it was set; only the debugger uses it, for one call at a time.
+        unsafe { (*LINE.get()).assume_init_mut() }
+    }
+}
+
+/// How long a client is waited for without sleeping, in 1/n seconds: the next request of many comes sooner.
+const EAGER: u64 = 1000;
+/// How long a sleep is at most, in 1/n seconds.
+const SLEEP: u64 = 200;
+
+impl Line for ToClient {
+    fn receive(&self, patient: bool) -> Received {
+        let console = self.console();
+        if !patient {
+            // The machine is to run if there is nothing. In this order, a byte that comes meanwhile is seen by a tick.
+            console.acknowledge();
+        }
+        let start = read_register!(cntpct_el0);
+        let eager = read_register!(cntfrq_el0) / EAGER;
+        loop {
+            if let Some(byte) = console.receive() {
+                return Received::Byte(byte);
+            }
+            if !patient {
+                return Received::Nothing;
+            }
+            if read_register!(cntpct_el0).wrapping_sub(start) > eager {
+                break;
+            }
+        }
+        gic::sleep(SLEEP);
+        match console.receive() {
+            Some(byte) => Received::Byte(byte),
+            None => Received::Nothing,
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        self.console().send(bytes);
+    }
+}
+
+/// The machine, while its CPUs stand.
+struct ThisMachine<'a> {
+    facts: &'a Gathered,
+    /// The CPU that steps with interrupts masked that were not.
+    masked: Option<usize>,
+    /// Memory was changed, and a table may have been in it.
+    written: bool,
+}
+
+/// PSTATE.I, and PSTATE.M\[3:2\]: the exception level.
+const PSTATE_I: u64 = 1 << 7;
+const PSTATE_EL: u64 = 3 << 2;
+/// What of PSTATE a client may change: N, Z, C, V, D, A, I.
+const PSTATE_FREE: u64 = 0xf << 28 | 7 << 7;
+
+fn is_el2(parked: &Parked) -> bool {
+    parked.pstate & PSTATE_EL == 2 << 2
+}
+
+impl Inferior for ThisMachine<'_> {
+    fn facts(&self) -> Facts<'_> {
+        self.facts.facts()
+    }
+
+    fn register(&self, cpu: usize, register: Register) -> Option<u64> {
+        let parked = world::standing(cpu)?;
+        Some(match register {
+            Register::X(n) => *parked.x.get(usize::from(n))?,
+            Register::Sp => parked.sp,
+            Register::Pc => parked.pc,
+            Register::Cpsr => parked.pstate,
+            Register::System(system) => return parked.system(system),
+        })
+    }
+
+    fn set_register(&mut self, cpu: usize, register: Register, value: u64) -> Result<(), Refused> {
+        let parked = world::standing(cpu).ok_or(Refused::Missing)?;
+        match register {
+            Register::X(n) => *parked.x.get_mut(usize::from(n)).ok_or(Refused::Missing)? = value,
+            Register::Pc => parked.pc = value,
+            Register::Cpsr if (parked.pstate ^ value) & !PSTATE_FREE == 0 => parked.pstate = value,
+            // EL2's stack pointer is where its frame is.
+            Register::Sp if !is_el2(parked) => parked.sp = value,
+            Register::Sp | Register::Cpsr | Register::System(_) => return Err(Refused::ReadOnly),
+        }
+        Ok(())
+    }
+
+    fn read_phys(&self, pa: u64, bytes: &mut [u8]) -> usize {
+        let Some(region) = region_of(pa) else {
+            return 0;
+        };
+        let size = bytes.len().min((region.end().get() - pa) as usize);
+        // SAFETY: all of it is RAM, which the window maps; whatever it holds, it is bytes.
+        unsafe { core::ptr::copy_nonoverlapping(window(pa), bytes.as_mut_ptr(), size) };
+        size
+    }
+
+    fn write_phys(&mut self, pa: u64, bytes: &[u8]) -> Result<(), Refused> {
+        let end = pa
+            .checked_add(bytes.len() as u64)
+            .ok_or(Refused::Unmapped)?;
+        let region = region_of(pa).ok_or(Refused::Unmapped)?;
+        if end > region.end().get() {
+            return Err(Refused::Unmapped);
+        }
+        let own = [unbroken(), debugger_memory()];
+        if own
+            .iter()
+            .any(|own| pa < own.end().get() && own.base().get() < end)
+        {
+            return Err(Refused::ReadOnly);
+        }
+        // SAFETY: all of it is RAM, and none of it is what the debugger itself runs on. What else the client breaks is
+        // its own affair.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), window(pa), bytes.len()) };
+        for line in (pa & !(CACHE_LINE - 1)..end).step_by(CACHE_LINE as usize) {
+            breakpoints::clean(window(line) as u64);
+        }
+        breakpoints::forget_instructions();
+        self.written = true;
+        Ok(())
+    }
+
+    fn translate(&self, cpu: usize, va: u64) -> Option<u64> {
+        let parked = world::standing(cpu)?;
+        let own = || walk::lookup(self, Regime::HypS1, va).output(va);
+        let host = || self.host_translate(parked, va);
+        // A CPU inside EL2 has come from the host, and a backtrace goes on there; from one in the host, hyp's code and
+        // data are looked at too.
+        if is_el2(parked) {
+            own().or_else(host)
+        } else {
+            host().or_else(own)
+        }
+    }
+
+    fn resume(&mut self, resume: Resume) {
+        world::set_resume(resume.run, resume.step);
+    }
+
+    fn run(&mut self) -> Option<Stop> {
+        loop {
+            self.before_running();
+            world::run();
+            self.after_running();
+            let (cpu, why) = world::reason();
+            return Some(match why {
+                Why::Asked | Why::Input => return None,
+                // One that was taken away while this CPU was on its way here.
+                Why::Breakpoint if !self.is_at_breakpoint(cpu) => continue,
+                Why::Breakpoint => Stop::Breakpoint { cpu },
+                Why::HardwareBreakpoint => Stop::HardwareBreakpoint { cpu },
+                Why::Watchpoint => match hardware::watched(world::fault_address(cpu)) {
+                    Some((va, kind)) => Stop::Watch { cpu, kind, va },
+                    None => continue,
+                },
+                Why::Step => Stop::Step { cpu },
+                Why::Panic => Stop::Panic { cpu },
+            });
+        }
+    }
+
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {
+        match breakpoint {
+            Breakpoint::Software { va } => {
+                let pa = self.instruction(va)?;
+                breakpoints::insert(va, pa)
+            }
+            Breakpoint::Hardware { va } => {
+                self.instruction(va)?;
+                hardware::insert_breakpoint(va)
+            }
+            Breakpoint::Watch { va, size, kind } => hardware::insert_watchpoint(va, size, kind),
+        }
+    }
+
+    fn remove(&mut self, breakpoint: Breakpoint) -> bool {
+        match breakpoint {
+            Breakpoint::Software { va } => breakpoints::remove(va),
+            Breakpoint::Hardware { va } => hardware::remove_breakpoint(va),
+            Breakpoint::Watch { va, size, kind } => hardware::remove_watchpoint(va, size, kind),
+        }
+    }
+
+    fn let_go(&mut self) -> usize {
+        world::let_go();
+        breakpoints::clear() + hardware::clear()
+    }
+
+    fn stats(&self, visit: &mut dyn FnMut(&str, u64)) {
+        for event in Event::ALL {
+            visit(event.name(), hypervisor().stats().get(event));
+        }
+    }
+}
+
+/// The least a data cache line is, in bytes.
+const CACHE_LINE: u64 = 16;
+
+fn region_of(pa: u64) -> Option<PageRange<Pa>> {
+    regions()
+        .iter()
+        .copied()
+        .find(|region| region.contains(Pa::new(pa)))
+}
+
+impl ThisMachine<'_> {
+    /// What the host's stage 1 says; hyp's stage 2 then changes no address.
+    fn host_translate(&self, parked: &Parked, va: u64) -> Option<u64> {
+        let stage1 = HostStage1 {
+            sctlr: parked.sctlr_el1,
+            tcr: parked.tcr_el1,
+            ttbr0: parked.ttbr0_el1,
+            ttbr1: parked.ttbr1_el1,
+        };
+        stage1.translate(|pa| self.word(pa), va)
+    }
+
+    fn word(&self, pa: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.read_phys(pa, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
+    }
+
+    /// The memory of an instruction at which a CPU may be stopped: hyp's, or the host's on any CPU.
+    fn instruction(&self, va: u64) -> Result<u64, Refused> {
+        let own = walk::lookup(self, Regime::HypS1, va).output(va);
+        let host = || {
+            let standing = (0..MAX_CPUS).find_map(world::standing);
+            standing.and_then(|parked| self.host_translate(parked, va))
+        };
+        let pa = own.or_else(host).filter(|pa| pa.is_multiple_of(4));
+        let pa = pa
+            .filter(|&pa| region_of(pa).is_some())
+            .ok_or(Refused::Unmapped)?;
+        if unbroken().contains(Pa::new(pa)) {
+            return Err(Refused::ReadOnly);
+        }
+        Ok(pa)
+    }
+
+    fn is_at_breakpoint(&self, cpu: usize) -> bool {
+        let pc = world::standing(cpu).map(|parked| parked.pc);
+        let pa = pc.and_then(|pc| self.translate(cpu, pc));
+        pa.is_some_and(breakpoints::is_at)
+    }
+
+    /// A step in the host would end in an interrupt handler if one were pending, so interrupts are masked for it, but where
+    /// the instruction would notice.
+    fn before_running(&mut self) {
+        if let Some(cpu) = world::stepping()
+            && let Some(parked) = world::standing(cpu)
+            && !is_el2(parked)
+            && parked.pstate & PSTATE_I == 0
+            && let Some(pa) = self.translate(cpu, parked.pc)
+            && let Some(word) = self.word(pa & !7)
+        {
+            let instruction = (word >> (8 * (pa & 4))) as u32;
+            if !notices_masks(instruction) {
+                parked.pstate |= PSTATE_I;
+                self.masked = Some(cpu);
+            }
+        }
+        if core::mem::take(&mut self.written) {
+            // A descriptor that the client has written holds from now on.
+            // SAFETY: forgetting translations is always allowed.
+            unsafe {
+                core::arch::asm!(
+                    "dsb ish",
+                    "tlbi alle2is",
+                    "tlbi alle1is",
+                    "dsb ish",
+                    "isb",
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+    }
+
+    fn after_running(&mut self) {
+        if let Some(cpu) = self.masked.take()
+            && let Some(parked) = world::standing(cpu)
+        {
+            unmask_interrupts(cpu, parked);
+        }
+    }
+}
+
+/// Whether an instruction of the host's reads or writes PSTATE.I: MRS and MSR of DAIF, MSR DAIFSet and DAIFClr, ERET and
+/// exceptions.
+fn notices_masks(instruction: u32) -> bool {
+    instruction & 0xffdf_ffe0 == 0xd51b_4220
+        || instruction & 0xffff_f0df == 0xd503_40df
+        || instruction & 0xffff_f000 == 0xd69f_0000
+        || instruction & 0xff00_0000 == 0xd400_0000
+}
+
+impl Parked {
+    fn system(&self, system: System) -> Option<u64> {
+        Some(match system {
+            System::ELR_EL2 => self.elr_el2,
+            System::ESR_EL2 => self.esr_el2,
+            System::FAR_EL2 => self.far_el2,
+            System::HCR_EL2 => self.hcr_el2,
+            System::HPFAR_EL2 => self.hpfar_el2,
+            System::MAIR_EL2 => self.mair_el2,
+            System::SCTLR_EL2 => self.sctlr_el2,
+            System::SPSR_EL2 => self.spsr_el2,
+            System::TCR_EL2 => self.tcr_el2,
+            System::TPIDR_EL2 => self.tpidr_el2,
+            System::TTBR0_EL2 => self.ttbr0_el2,
+            // ID_AA64MMFR1_EL1.VH: there is one.
+            System::TTBR1_EL2 if self.id_aa64mmfr1_el1 >> 8 & 0xf == 0 => return None,
+            System::TTBR1_EL2 => self.ttbr1_el2,
+            System::VBAR_EL2 => self.vbar_el2,
+            System::VTCR_EL2 => self.vtcr_el2,
+            System::VTTBR_EL2 => self.vttbr_el2,
+            System::ID_AA64MMFR0_EL1 => self.id_aa64mmfr0_el1,
+            System::ID_AA64MMFR1_EL1 => self.id_aa64mmfr1_el1,
+            System::ID_AA64MMFR2_EL1 => self.id_aa64mmfr2_el1,
+        })
+    }
+}
+
+/// What [`Facts`] refer to.
+struct Gathered {
+    ram: [Region; MAX_REGIONS],
+    sections: [Section<'static>; MAX_SECTIONS],
+    locks: [Lock<'static>; 5],
+    pools: [Pool<'static>; 2],
+    stacks: [u64; MAX_CPUS],
+    symbols: &'static [Symbol<'static>],
+}
+
+const NOWHERE: Region = Region { base: 0, size: 0 };
+
+fn region(range: PageRange<Pa>) -> Region {
+    Region {
+        base: range.base().get(),
+        size: range.size(),
+    }
+}
+
+impl Gathered {
+    fn new() -> Self {
+        let hyp = hypervisor();
+        let mut ram = [NOWHERE; MAX_REGIONS];
+        for (to, from) in ram.iter_mut().zip(hyp.regions()) {
+            *to = region(*from);
+        }
+        let mut sections = [Section {
+            name: "",
+            region: NOWHERE,
+        }; MAX_SECTIONS];
+        for (to, from) in sections.iter_mut().zip(hyp.sections()) {
+            *to = Section {
+                name: from.kind.name(),
+                region: region(from.range),
+            };
+        }
+        let lock = |name, symbol, lock: *const TicketLock| Lock {
+            name,
+            symbol,
+            pa: (lock as u64).wrapping_sub(OFFSET),
+        };
+        let pool = |name, pool: &hyp::pool::Pool<'static>| Pool {
+            name,
+            base: pool.base().get(),
+            pages: pool.pages(),
+            records: (pool.records().as_ptr() as u64).wrapping_sub(OFFSET),
+            record_size: size_of::<hyp::pool::PageRecord>() as u64,
+        };
+        Self {
+            ram,
+            sections,
+            locks: [
+                lock("host", "HYP.host.lock", hyp.host().lock()),
+                lock("hyp", "HYP.hyp.lock", hyp.hyp().lock()),
+                lock("host-pool", "HYP.host.pool.lock", hyp.host().pool().lock()),
+                lock("hyp-pool", "HYP.hyp.pool.lock", hyp.hyp().pool().lock()),
+                lock("console", "CONSOLE", &raw const CONSOLE),
+            ],
+            pools: [
+                pool("host-pool", hyp.host().pool()),
+                pool("hyp-pool", hyp.hyp().pool()),
+            ],
+            stacks: core::array::from_fn(|cpu| stack(cpu).base().get()),
+            symbols: symbols::all(),
+        }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let hyp = hypervisor();
+        let cpus = hyp.cpus() as usize;
+        Facts {
+            cpus,
+            physvirt_offset: hyp.physvirt_offset(),
+            host_s2: HostStage2 {
+                root: hyp.host().root().get(),
+                vtcr: read_register!(vtcr_el2),
+            },
+            hyp_s1: HypStage1 {
+                root: hyp.hyp().root().get(),
+                tcr: read_register!(tcr_el2),
+                mair: read_register!(mair_el2),
+            },
+            ram: &self.ram[..hyp.regions().len().min(MAX_REGIONS)],
+            sections: &self.sections[..hyp.sections().len().min(MAX_SECTIONS)],
+            locks: &self.locks,
+            pools: &self.pools,
+            stacks: &self.stacks[..cpus.min(MAX_CPUS)],
+            symbols: self.symbols,
+        }
+    }
+}

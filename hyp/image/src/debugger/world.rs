@@ -1,0 +1,244 @@
+//! Stopping every CPU, and letting them go on.
+//!
+//! One word says who stands. A CPU that has reason to stop sets [`STOPPED`] and its own bit in one step: if it was the
+//! first it leads, asks the others, and hands over to the debugger; later ones only wait, and meet their reason again
+//! when they go on. Going on is one step too: the word keeps the bits of CPUs that are held back, and loses the rest.
+//! So there is no moment in which a CPU is counted as standing and runs.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::parked::{self, Parked, set_parked};
+use super::{breakpoints, gic, hardware, window};
+use crate::arch::read_register;
+use crate::dtb::MAX_CPUS;
+use crate::vectors::{self, Frame};
+
+/// Why a CPU stops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Why {
+    /// Another CPU asked.
+    Asked,
+    /// The client may have said something.
+    Input,
+    /// At a software breakpoint.
+    Breakpoint,
+    /// At a breakpoint of the hardware's.
+    HardwareBreakpoint,
+    /// Before an access that is watched.
+    Watchpoint,
+    /// It took its step.
+    Step,
+    /// hyp panicked.
+    Panic,
+}
+
+/// [`WORLD`]: CPUs are to stand, or stand.
+const STOPPED: u64 = 1 << 63;
+
+/// Bit n: CPU n stands. And [`STOPPED`].
+#[unsafe(link_section = ".bss.debugger")]
+static WORLD: AtomicU64 = AtomicU64::new(0);
+/// Bit n: CPU n is up.
+#[unsafe(link_section = ".bss.debugger")]
+static ONLINE: AtomicU64 = AtomicU64::new(0);
+/// Why each CPU stopped; a [`Why`].
+#[unsafe(link_section = ".bss.debugger")]
+static REASONS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+/// FAR_EL2 of each CPU when it stopped: the access, if it was a watched one.
+#[unsafe(link_section = ".bss.debugger")]
+static FAULT_ADDRESSES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// The CPU that stopped the others.
+#[unsafe(link_section = ".bss.debugger")]
+static LEADER: AtomicUsize = AtomicUsize::new(0);
+/// Bit n: CPU n is not to run with the others.
+#[unsafe(link_section = ".bss.debugger")]
+static HELD: AtomicU64 = AtomicU64::new(0);
+/// The CPU that is to take one step, plus 1; 0 for none.
+#[unsafe(link_section = ".bss.debugger")]
+static STEPPING: AtomicUsize = AtomicUsize::new(0);
+/// Whether a client is attached.
+#[unsafe(link_section = ".bss.debugger")]
+static ATTACHED: AtomicBool = AtomicBool::new(false);
+
+/// The stack pointers of the leading CPU and of the debugger, while the other runs.
+#[unsafe(link_section = ".bss.debugger")]
+static CPU_STACK: AtomicU64 = AtomicU64::new(0);
+#[unsafe(link_section = ".bss.debugger")]
+static DEBUGGER_STACK: AtomicU64 = AtomicU64::new(0);
+
+/// How long the leader waits for the others, in 1/n seconds. A CPU that is stuck in EL2 with FIQ masked does not come.
+const PATIENCE: u64 = 2;
+
+unsafe extern "C" {
+    fn switch_context(save: *mut u64, next: *const u64);
+}
+
+/// This CPU's number.
+#[inline(always)]
+fn this_cpu() -> usize {
+    read_register!(tpidr_el2) as usize
+}
+
+/// A CPU has come up.
+pub(super) fn join(cpu: usize) {
+    ONLINE.fetch_or(1 << cpu, Ordering::SeqCst);
+    // The call to stop went out before this CPU could hear it: it asks itself, and hears it in the host. The others
+    // stand already.
+    if WORLD.load(Ordering::SeqCst) & STOPPED != 0 {
+        gic::call_this_cpu();
+    }
+}
+
+/// A CPU goes down.
+pub(super) fn leave(cpu: usize) {
+    ONLINE.fetch_and(!(1 << cpu), Ordering::SeqCst);
+}
+
+/// Stops this CPU, and if it is the first, all others. Returns when it is to go on as `frame` then says.
+#[unsafe(link_section = ".text.unbroken")]
+pub(super) fn stop(frame: &mut Frame, why: Why) {
+    let cpu = this_cpu();
+    let bit = 1 << cpu;
+    let (Some(reason), Some(address)) = (REASONS.get(cpu), FAULT_ADDRESSES.get(cpu)) else {
+        return;
+    };
+    let mut world = WORLD.load(Ordering::Acquire);
+    if why == Why::Asked && world & STOPPED == 0 {
+        // It was meant for a stop that is over.
+        return;
+    }
+    reason.store(why as usize, Ordering::Relaxed);
+    address.store(read_register!(far_el2), Ordering::Relaxed);
+    parked::write_down(cpu, frame);
+    let leads = loop {
+        let stopped = world & STOPPED != 0;
+        if why == Why::Asked && !stopped {
+            set_parked(cpu, 0);
+            return;
+        }
+        match WORLD.compare_exchange_weak(
+            world,
+            world | STOPPED | bit,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => break !stopped,
+            Err(now) => world = now,
+        }
+    };
+    gic::set_tick(false);
+    if leads {
+        lead(cpu);
+    }
+    while WORLD.load(Ordering::Acquire) & bit != 0 {
+        // SAFETY: waits for an interrupt, pending or to come; it is not taken, FIQ is masked.
+        unsafe { asm!("wfi", options(nostack, preserves_flags)) }
+        gic::acknowledge();
+        gic::set_tick(false);
+    }
+    let attached = ATTACHED.load(Ordering::Acquire);
+    let step = STEPPING.load(Ordering::Relaxed) == cpu + 1;
+    parked::take_up(cpu, frame, step);
+    hardware::load(attached, step);
+    vectors::choose(attached);
+    gic::set_tick(true);
+}
+
+/// Waits for the others, lets the debugger work, and lets go of those that are to run.
+#[inline(always)]
+fn lead(cpu: usize) {
+    LEADER.store(cpu, Ordering::Relaxed);
+    gic::call_others();
+    let counter = || read_register!(cntpct_el0);
+    let (start, limit) = (counter(), read_register!(cntfrq_el0) / PATIENCE);
+    while ONLINE.load(Ordering::SeqCst) & !WORLD.load(Ordering::Acquire) != 0
+        && counter().wrapping_sub(start) < limit
+    {
+        // SAFETY: a hint.
+        unsafe { asm!("yield", options(nostack, preserves_flags)) }
+    }
+    let root = window::open();
+    breakpoints::lift();
+    // SAFETY: the debugger's stack is as `start_context` or its last switch left it, and only one CPU leads.
+    unsafe { switch_context(CPU_STACK.as_ptr(), DEBUGGER_STACK.as_ptr()) }
+    breakpoints::lay();
+    window::close(root);
+    WORLD.fetch_and(HELD.load(Ordering::Relaxed), Ordering::AcqRel);
+    gic::call_others();
+}
+
+/// Lets CPUs run until they stop again. The debugger's side of [`lead`].
+pub(super) fn run() {
+    // SAFETY: called on the debugger's stack only; the leading CPU waits in `lead`.
+    unsafe { switch_context(DEBUGGER_STACK.as_ptr(), CPU_STACK.as_ptr()) }
+}
+
+/// Puts `main` where the first stop goes on, on a stack that ends at `top`.
+pub(super) fn start_context(main: extern "C" fn() -> !, top: *mut u64) {
+    // `switch_context` takes x29 and x30 from the lowest two words, and ten more registers above.
+    // SAFETY: the stack is larger than this, and nobody else uses it.
+    let bottom = unsafe {
+        let bottom = top.sub(12);
+        bottom.add(1).write(main as usize as u64);
+        bottom
+    };
+    DEBUGGER_STACK.store(bottom as u64, Ordering::Release);
+}
+
+/// What CPU `cpu` was doing, if it stands. The debugger's, while CPUs stand.
+pub(super) fn standing(cpu: usize) -> Option<&'static mut Parked> {
+    let stands = cpu < MAX_CPUS && WORLD.load(Ordering::Acquire) >> cpu & 1 != 0;
+    // SAFETY: that CPU waits, and only the debugger, one context that takes one reference at a time, is here.
+    stands.then(|| unsafe { &mut *parked::parked(cpu) })
+}
+
+/// FAR_EL2 as a CPU's stop found it.
+pub(super) fn fault_address(cpu: usize) -> u64 {
+    let address = FAULT_ADDRESSES.get(cpu);
+    address.map_or(0, |address| address.load(Ordering::Relaxed))
+}
+
+/// The CPU that is to take one step.
+pub(super) fn stepping() -> Option<usize> {
+    STEPPING.load(Ordering::Relaxed).checked_sub(1)
+}
+
+/// The CPU that stopped the machine, and why. A step of another CPU's goes before a client that has something to say.
+pub(super) fn reason() -> (usize, Why) {
+    let leader = LEADER.load(Ordering::Relaxed);
+    let why = |cpu: usize| REASONS[cpu.min(MAX_CPUS - 1)].load(Ordering::Relaxed);
+    if why(leader) == Why::Input as usize
+        && let Some(cpu) = stepping().filter(|&cpu| why(cpu) == Why::Step as usize)
+    {
+        return (cpu, Why::Step);
+    }
+    let known = [
+        Why::Asked,
+        Why::Input,
+        Why::Breakpoint,
+        Why::HardwareBreakpoint,
+        Why::Watchpoint,
+        Why::Step,
+        Why::Panic,
+    ];
+    let found = known
+        .into_iter()
+        .find(|&known| known as usize == why(leader));
+    (leader, found.unwrap_or(Why::Asked))
+}
+
+/// Says which CPUs run when CPUs run again, and that a client is attached.
+pub(super) fn set_resume(run: u64, step: Option<usize>) {
+    HELD.store(!run & !STOPPED, Ordering::Relaxed);
+    STEPPING.store(step.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    ATTACHED.store(true, Ordering::Release);
+}
+
+/// All CPUs run again, and nobody is attached.
+pub(super) fn let_go() {
+    HELD.store(0, Ordering::Relaxed);
+    STEPPING.store(0, Ordering::Relaxed);
+    ATTACHED.store(false, Ordering::Release);
+}
