@@ -7,6 +7,16 @@
 
 #[cfg(any(target_os = "none", test))]
 mod dtb;
+#[cfg(any(all(target_os = "none", feature = "channel"), test))]
+#[cfg_attr(
+    target_os = "none",
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the debugger that uses it comes next"
+    )
+)]
+mod emulate;
 
 #[cfg(target_os = "none")]
 mod arch;
