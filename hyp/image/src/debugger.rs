@@ -49,6 +49,7 @@ use hyp::addr::{Pa, PageRange};
 
 use crate::arch::read_register;
 use crate::dtb::Machine;
+use crate::emulate;
 use crate::vectors::Frame;
 use world::Why;
 
@@ -107,9 +108,9 @@ pub(crate) fn find(machine: &Machine) {
 pub(crate) fn pages() -> impl Iterator<Item = PageRange<Pa>> {
     let pages = is_present().then(|| {
         let cpus = crate::el2::mpidrs().len();
-        [inferior::console_page(), gic::DISTRIBUTOR]
+        [inferior::console_page(), emulate::DISTRIBUTOR]
             .into_iter()
-            .chain((0..cpus).map(gic::private_page))
+            .chain((0..cpus).map(emulate::private_page))
     });
     pages.into_iter().flatten().filter_map(PageRange::page_of)
 }
@@ -126,6 +127,7 @@ pub(crate) fn start_cpu(cpu: usize) {
     if is_present() {
         hardware::take();
         gic::start();
+        emulate::start(cpu);
         world::join(cpu);
     }
 }

@@ -24,7 +24,7 @@ use hyp::addr::Pa;
 use crate::dtb::MAX_CPUS;
 
 #[cfg(target_os = "none")]
-pub(crate) use gic::{DISTRIBUTOR, private_page};
+pub(crate) use gic::{DISTRIBUTOR, private_page, redistributor};
 #[cfg(target_os = "none")]
 pub(crate) use hardware::{device, start, system_register};
 

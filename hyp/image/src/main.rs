@@ -2,20 +2,13 @@
 //!
 //! All of the project's unsafe code and assembly is in this package. In the order in which CPU 0 runs it:
 //! `boot.s`, `el2` with `dtb`, `layout` and `memory`, then `vectors`, `psci` and
-//! `cpu` for as long as the machine runs, and `panic` at its end.
+//! `cpu` for as long as the machine runs, and `panic` at its end. `debugger` is hyp's own, and `emulate` what the
+//! host sees of the devices that it has taken.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(any(target_os = "none", test))]
 mod dtb;
 #[cfg(any(all(target_os = "none", feature = "channel"), test))]
-#[cfg_attr(
-    target_os = "none",
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "the debugger that uses it comes next"
-    )
-)]
 mod emulate;
 
 #[cfg(target_os = "none")]

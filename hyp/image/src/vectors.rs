@@ -1,15 +1,24 @@
 //! What the vectors in `vectors.s` call, and which of them are in use.
 
+#[cfg(feature = "channel")]
+use hyp::Cpu;
 use hyp::abort::{Injection, Outcome, Trap};
 
 use crate::arch::{isb, read_register, write_register};
 use crate::cpu::ThisCpu;
 use crate::el2::hypervisor;
+#[cfg(feature = "channel")]
+use crate::emulate;
 use crate::panic::{stop_if_asked, unexpected};
 use crate::psci;
 
 /// ESR_EL2.EC: SMC from AArch64, trapped by HCR_EL2.TSC.
 const EC_SMC64: u64 = 0x17;
+/// ESR_EL2.EC: BRK, and AArch32's BKPT, trapped by MDCR_EL2.TDE.
+#[cfg(feature = "channel")]
+const EC_BRK: u64 = 0x3c;
+#[cfg(feature = "channel")]
+const EC_BKPT32: u64 = 0x38;
 
 /// The registers of what was interrupted, as `vectors.s` stores them.
 #[repr(C)]
@@ -65,10 +74,22 @@ extern "C" fn host_sync(frame: &mut Frame) {
     };
     match hypervisor().handle_trap(&ThisCpu, &trap, &mut frame.x) {
         Outcome::Resume => {}
+        #[cfg(feature = "channel")]
+        Outcome::Inject(_) if emulate::device(&trap, &mut frame.x) => step_over(frame),
         Outcome::Inject(injection) => inject(frame, &injection),
         Outcome::Unhandled if trap.exception_class() == EC_SMC64 => {
             psci::handle_host_smc(&mut frame.x);
             step_over(frame);
+        }
+        #[cfg(feature = "channel")]
+        Outcome::Unhandled
+            if emulate::system_register(ThisCpu.id() as usize, &trap, &mut frame.x) =>
+        {
+            step_over(frame);
+        }
+        #[cfg(feature = "channel")]
+        Outcome::Unhandled if matches!(trap.exception_class(), EC_BRK | EC_BKPT32) => {
+            inject(frame, &trap.reflect());
         }
         Outcome::Unhandled => inject(frame, &trap.undefined()),
     }

@@ -1,7 +1,7 @@
 //! Group 0 of the GICv3: hyp's own interrupts. They come as FIQ, which the host cannot mask.
 //!
 //! On this machine there is no EL3, so the GIC knows one security state (GICD_CTLR.DS) and group 0 is free. The host
-//! keeps group 1; [`super::emulate`] sees to it that it leaves these two alone.
+//! keeps group 1; [`crate::emulate`] sees to it that it leaves these two alone.
 
 use core::arch::asm;
 use core::ptr::{read_volatile, write_volatile};
@@ -9,19 +9,8 @@ use core::ptr::{read_volatile, write_volatile};
 use hyp::addr::Pa;
 
 use crate::arch::{isb, read_register, write_register};
+use crate::emulate::{DISTRIBUTOR, SGI, TIMER, private_page, redistributor};
 use crate::layout::va;
-
-/// QEMU's `virt` has its distributor here.
-pub(super) const DISTRIBUTOR: Pa = Pa::new(0x0800_0000);
-/// And the first redistributor here: of each CPU 64 KiB of control, then 64 KiB for its private interrupts.
-const REDISTRIBUTORS: Pa = Pa::new(0x080a_0000);
-const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
-const PRIVATE: u64 = 0x1_0000;
-
-/// The call to stop.
-pub(super) const SGI: u32 = 15;
-/// CNTHP, EL2's physical timer.
-pub(super) const TIMER: u32 = 26;
 
 /// How often a CPU looks whether the client has said something, a second.
 const TICKS: u64 = 100;
@@ -41,12 +30,7 @@ pub(super) enum Interrupt {
     Stop,
 }
 
-/// The page of a CPU's private interrupts.
-pub(super) fn private_page(cpu: usize) -> Pa {
-    REDISTRIBUTORS.wrapping_add(cpu as u64 * REDISTRIBUTOR_SIZE + PRIVATE)
-}
-
-/// Makes two interrupts of each CPU hyp's. CPU 0, before the others run.
+/// Makes two interrupts of each CPU hyp's, and all others the host's. CPU 0, before the others run.
 pub(super) fn take(mpidrs: &[u64]) {
     let register = |page: Pa, offset: u64| va(page.wrapping_add(offset)).get() as *mut u32;
     let ours = 1 << SGI | 1 << TIMER;
@@ -55,10 +39,14 @@ pub(super) fn take(mpidrs: &[u64]) {
         // GICD_CTLR: ARE (4), EnableGrp0 (0).
         let control = register(DISTRIBUTOR, 0);
         write_volatile(control, read_volatile(control) | 1 << 4 | 1);
+        // GICD_IGROUPR<1> to <31>.
+        for groups in (0x084..0x100).step_by(4) {
+            write_volatile(register(DISTRIBUTOR, groups), u32::MAX);
+        }
         for cpu in 0..mpidrs.len() {
             let page = private_page(cpu);
             // GICR_WAKER.ProcessorSleep (1) off.
-            let waker = register(Pa::new(page.get() - PRIVATE), 0x14);
+            let waker = register(redistributor(cpu), 0x14);
             write_volatile(waker, read_volatile(waker) & !(1 << 1));
             // GICR_IGROUPR0, GICR_IPRIORITYR<3>, <6>, GICR_ISENABLER0.
             write_volatile(register(page, 0x080), !ours);

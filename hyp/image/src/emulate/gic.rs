@@ -36,9 +36,14 @@ const GICR_IPRIORITYR: u64 = 0x400;
 /// GICR_ICFGR1: two bits for each interrupt from 16 on.
 const GICR_ICFGR1: u64 = 0xc04;
 
+/// A CPU's redistributor.
+pub(crate) fn redistributor(cpu: usize) -> Pa {
+    REDISTRIBUTORS.wrapping_add(cpu as u64 * REDISTRIBUTOR_SIZE)
+}
+
 /// The page of a CPU's private interrupts.
 pub(crate) fn private_page(cpu: usize) -> Pa {
-    REDISTRIBUTORS.wrapping_add(cpu as u64 * REDISTRIBUTOR_SIZE + PRIVATE)
+    redistributor(cpu).wrapping_add(PRIVATE)
 }
 
 /// What hyp changes in the bits of a register. Two 32-bit registers side by side have their rules side by side, too.
