@@ -72,6 +72,9 @@ impl<T> Shared<T> {
 
 /// Whether there is a console, and hyp took what the debugger needs.
 static PRESENT: AtomicBool = AtomicBool::new(false);
+/// Whether it can run: hyp is there, and the debugger's tables are.
+#[unsafe(link_section = ".bss.debugger")]
+static READY: AtomicBool = AtomicBool::new(false);
 /// Where the console's register is that says whether there is something to read.
 #[unsafe(link_section = ".bss.debugger")]
 static INPUT: AtomicU64 = AtomicU64::new(0);
@@ -119,6 +122,7 @@ pub(crate) fn pages() -> impl Iterator<Item = PageRange<Pa>> {
 pub(crate) fn open_window(hyp: &Hyp<'_>) {
     if is_present() {
         window::make(hyp.regions(), hyp.hyp().root());
+        READY.store(true, Ordering::Release);
     }
 }
 
@@ -143,9 +147,9 @@ pub(crate) fn without_cpu<T>(cpu: usize, off: impl FnOnce() -> T) -> T {
     failed
 }
 
-/// The end: stops every CPU, for a debugger to look. Returns only where there is no debugger.
+/// The end: stops every CPU, for a debugger to look. Returns only where there is none, or not yet.
 pub(crate) fn panicked() {
-    while is_present() {
+    while READY.load(Ordering::Acquire) {
         // SAFETY: it is taken to this CPU's own vector, which stops it.
         unsafe { core::arch::asm!("brk #{}", const BRK_PANIC, options(nostack, preserves_flags)) }
     }
@@ -177,7 +181,7 @@ extern "C" fn debugger_host_exception(frame: &mut Frame) -> bool {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text.unbroken")]
 extern "C" fn debugger_own_exception(frame: &mut Frame) -> bool {
-    if !PRESENT.load(Ordering::Relaxed) {
+    if !READY.load(Ordering::Acquire) {
         return false;
     }
     debugger_host_exception(frame)

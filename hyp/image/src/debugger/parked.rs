@@ -180,6 +180,8 @@ pub(super) fn take_up(cpu: usize, frame: &mut Frame, step: bool) {
     // the host's stack pointers are the host's.
     unsafe {
         copy(addr_of!((*from).x), addr_of_mut!(frame.x));
+        // Stale, it would mislead QEMU's gdb server's clients.
+        addr_of_mut!((*host_frame(cpu)).host_sp).write_volatile(0);
         frame.elr = addr_of!((*from).pc).read_volatile();
         frame.spsr = addr_of!((*from).pstate).read_volatile();
         if is_el2(frame.spsr) {
