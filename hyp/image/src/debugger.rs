@@ -170,10 +170,12 @@ extern "C" fn debugger_fiq(frame: &mut Frame) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text.unbroken")]
 extern "C" fn debugger_host_exception(frame: &mut Frame) -> bool {
-    let Some(why) = why(read_register!(esr_el2)) else {
-        return false;
-    };
-    world::stop(frame, why);
+    match why(read_register!(esr_el2)) {
+        // The host may use the debugger's own immediates, too.
+        Some(Why::Panic) | None => return false,
+        Some(Why::Breakpoint) if !breakpoints::is_for(frame.elr) => return false,
+        Some(why) => world::stop(frame, why),
+    }
     true
 }
 
@@ -184,7 +186,11 @@ extern "C" fn debugger_own_exception(frame: &mut Frame) -> bool {
     if !READY.load(Ordering::Acquire) {
         return false;
     }
-    debugger_host_exception(frame)
+    match why(read_register!(esr_el2)) {
+        Some(why) => world::stop(frame, why),
+        None => return false,
+    }
+    true
 }
 
 /// What a debug exception is about, if it is the debugger's.

@@ -75,6 +75,14 @@ pub(super) fn is_at(pa: u64) -> bool {
     places().iter().any(|place| place.pa == pa)
 }
 
+/// Whether there is one at `va`. A CPU that is not counted as standing may ask: the debugger waits for it.
+#[inline(always)]
+pub(super) fn is_for(va: u64) -> bool {
+    // SAFETY: as above; they are only read.
+    let places = unsafe { &*PLACES.get() };
+    places.iter().any(|place| place.pa != 0 && place.va == va)
+}
+
 /// Puts BRK in place of the instructions.
 #[inline(always)]
 pub(super) fn lay() {

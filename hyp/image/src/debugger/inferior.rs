@@ -80,7 +80,7 @@ impl ToClient {
 }
 
 /// How long a client is waited for without sleeping, in 1/n seconds: the next request of many comes sooner.
-const EAGER: u64 = 1000;
+const EAGER: u64 = 50;
 /// How long a sleep is at most, in 1/n seconds.
 const SLEEP: u64 = 200;
 
