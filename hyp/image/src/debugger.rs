@@ -21,6 +21,7 @@
 //! |---|---|
 //! | [`console`] | the line: virtio-console over virtio-mmio |
 //! | [`dma`] | the memory that its device works with |
+//! | [`line`] | the same, as hyp's library wants it |
 //! | [`gic`] | interrupts of group 0: the tick, and the call to stop |
 //! | [`hardware`] | registers for breakpoints, watchpoints and steps |
 //! | [`window`] | the debugger's tables: all RAM |
@@ -28,14 +29,17 @@
 //! | [`parked`] | what each CPU was doing |
 //! | [`breakpoints`] | software breakpoints |
 //! | [`symbols`] | names, so that a client needs no file |
+//! | [`facts`] | what hyp says of itself |
 //! | [`inferior`] | the machine as hyp's library debugs it |
 
 mod breakpoints;
 mod console;
 mod dma;
+mod facts;
 mod gic;
 mod hardware;
 mod inferior;
+mod line;
 mod parked;
 mod symbols;
 mod window;
@@ -103,7 +107,8 @@ pub(crate) fn find(machine: &Machine) {
     };
     INPUT.store(console.status() as u64, Ordering::Relaxed);
     gic::take(machine.mpidrs());
-    inferior::set_console(console);
+    line::set(console);
+    inferior::prepare();
     PRESENT.store(true, Ordering::Relaxed);
 }
 
@@ -111,7 +116,7 @@ pub(crate) fn find(machine: &Machine) {
 pub(crate) fn pages() -> impl Iterator<Item = PageRange<Pa>> {
     let pages = is_present().then(|| {
         let cpus = crate::el2::mpidrs().len();
-        [inferior::console_page(), emulate::DISTRIBUTOR]
+        [line::page(), emulate::DISTRIBUTOR]
             .into_iter()
             .chain((0..cpus).map(emulate::private_page))
     });

@@ -110,6 +110,23 @@ pub(super) fn call_others() {
     }
 }
 
+/// Keeps the host's interrupts from this CPU, which they would not let sleep. Returns what [`let_host`] is to undo.
+#[inline(always)]
+pub(super) fn keep_host() -> u64 {
+    // ICC_IGRPEN1_EL1.
+    let enabled = read_register!(S3_0_C12_C12_7);
+    let_host(0);
+    enabled
+}
+
+/// Lets the host have its interrupts as it had them.
+#[inline(always)]
+pub(super) fn let_host(enabled: u64) {
+    // SAFETY: the host's own register, with its own value, or for as long as it does not run.
+    unsafe { write_register!(S3_0_C12_C12_7, enabled) }
+    isb();
+}
+
 /// Asks this very CPU to stop, when it can hear it.
 pub(super) fn call_this_cpu() {
     let mpidr = read_register!(mpidr_el1);

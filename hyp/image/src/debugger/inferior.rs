@@ -1,34 +1,24 @@
 //! The machine as hyp's library debugs it, and the context in which it does.
 
-use core::mem::MaybeUninit;
-
 use hyp::addr::{Pa, PageRange};
 use hyp::debug::host::HostStage1;
 use hyp::debug::registers::{Register, System};
-use hyp::debug::server::{self, Buffers, Line, Received};
+use hyp::debug::server::{self, Buffers};
 use hyp::debug::stub::Stub;
 use hyp::debug::walk::{self, Regime};
-use hyp::debug::{
-    Breakpoint, Facts, HostStage2, HypStage1, Inferior, Lock, Pool, Refused, Region, Resume,
-    Section, Stop, Symbol,
-};
-use hyp::lock::TicketLock;
+use hyp::debug::{Breakpoint, Facts, Inferior, Refused, Resume, Stop};
 use hyp::stats::Event;
 
-use super::console::Console;
+use super::facts::Gathered;
+use super::line::ToClient;
 use super::parked::{Parked, unmask_interrupts};
 use super::window::window;
 use super::world::{self, Why};
-use super::{Shared, breakpoints, gic, hardware, symbols};
-use crate::arch::read_register;
-use crate::dtb::{MAX_CPUS, MAX_REGIONS};
+use super::{Shared, breakpoints, hardware};
+use crate::dtb::MAX_CPUS;
 use crate::el2::{hypervisor, regions};
-use crate::layout::{OFFSET, debugger_memory, stack, unbroken};
-use crate::memory::MAX_SECTIONS;
-use crate::uart::CONSOLE;
+use crate::layout::{debugger_memory, unbroken};
 
-#[unsafe(link_section = ".bss.debugger")]
-static LINE: Shared<MaybeUninit<Console>> = Shared::new(MaybeUninit::uninit());
 #[unsafe(link_section = ".bss.debugger")]
 static BUFFERS: Shared<Buffers> = Shared::new(Buffers::new());
 
@@ -41,16 +31,9 @@ struct Stack([u64; STACK_WORDS]);
 #[unsafe(link_section = ".bss.debugger")]
 static STACK: Shared<Stack> = Shared::new(Stack([0; STACK_WORDS]));
 
-/// Keeps the console, and puts the debugger where the first stop goes on. CPU 0, before others run.
-pub(super) fn set_console(console: Console) {
-    // SAFETY: nobody else is there yet.
-    unsafe { (*LINE.get()).write(console) };
+/// Puts the debugger where the first stop goes on. CPU 0, before others run.
+pub(super) fn prepare() {
     world::start_context(main, STACK.get().cast::<u64>().wrapping_add(STACK_WORDS));
-}
-
-/// The page of the console's transport.
-pub(super) fn console_page() -> Pa {
-    ToClient.console().page()
 }
 
 /// The debugger: begins at the first stop, and goes on at each.
@@ -61,58 +44,12 @@ extern "C" fn main() -> ! {
         masked: None,
         written: false,
     });
+    let client = ToClient::new();
     let mut running = true;
     loop {
         // SAFETY: there is one debugger, and this is its only use of them.
         let buffers = unsafe { &mut *BUFFERS.get() };
-        running = server::serve(&mut stub, &ToClient, buffers, running);
-    }
-}
-
-/// The line to the client.
-struct ToClient;
-
-impl ToClient {
-    fn console(&self) -> &'static mut Console {
-        // SAFETY: there is a debugger only since it was set; only the debugger uses it, for one call at a time.
-        unsafe { (*LINE.get()).assume_init_mut() }
-    }
-}
-
-/// How long a client is waited for without sleeping, in 1/n seconds: the next request of many comes sooner.
-const EAGER: u64 = 50;
-/// How long a sleep is at most, in 1/n seconds.
-const SLEEP: u64 = 200;
-
-impl Line for ToClient {
-    fn receive(&self, patient: bool) -> Received {
-        let console = self.console();
-        if !patient {
-            // The machine is to run if there is nothing. In this order, a byte that comes meanwhile is seen by a tick.
-            console.acknowledge();
-        }
-        let start = read_register!(cntpct_el0);
-        let eager = read_register!(cntfrq_el0) / EAGER;
-        loop {
-            if let Some(byte) = console.receive() {
-                return Received::Byte(byte);
-            }
-            if !patient {
-                return Received::Nothing;
-            }
-            if read_register!(cntpct_el0).wrapping_sub(start) > eager {
-                break;
-            }
-        }
-        gic::sleep(SLEEP);
-        match console.receive() {
-            Some(byte) => Received::Byte(byte),
-            None => Received::Nothing,
-        }
-    }
-
-    fn send(&self, bytes: &[u8]) {
-        self.console().send(bytes);
+        running = server::serve(&mut stub, &client, buffers, running);
     }
 }
 
@@ -397,97 +334,5 @@ impl Parked {
             System::ID_AA64MMFR1_EL1 => self.id_aa64mmfr1_el1,
             System::ID_AA64MMFR2_EL1 => self.id_aa64mmfr2_el1,
         })
-    }
-}
-
-/// What [`Facts`] refer to.
-struct Gathered {
-    ram: [Region; MAX_REGIONS],
-    sections: [Section<'static>; MAX_SECTIONS],
-    locks: [Lock<'static>; 5],
-    pools: [Pool<'static>; 2],
-    stacks: [u64; MAX_CPUS],
-    symbols: &'static [Symbol<'static>],
-}
-
-const NOWHERE: Region = Region { base: 0, size: 0 };
-
-fn region(range: PageRange<Pa>) -> Region {
-    Region {
-        base: range.base().get(),
-        size: range.size(),
-    }
-}
-
-impl Gathered {
-    fn new() -> Self {
-        let hyp = hypervisor();
-        let mut ram = [NOWHERE; MAX_REGIONS];
-        for (to, from) in ram.iter_mut().zip(hyp.regions()) {
-            *to = region(*from);
-        }
-        let mut sections = [Section {
-            name: "",
-            region: NOWHERE,
-        }; MAX_SECTIONS];
-        for (to, from) in sections.iter_mut().zip(hyp.sections()) {
-            *to = Section {
-                name: from.kind.name(),
-                region: region(from.range),
-            };
-        }
-        let lock = |name, symbol, lock: *const TicketLock| Lock {
-            name,
-            symbol,
-            pa: (lock as u64).wrapping_sub(OFFSET),
-        };
-        let pool = |name, pool: &hyp::pool::Pool<'static>| Pool {
-            name,
-            base: pool.base().get(),
-            pages: pool.pages(),
-            records: (pool.records().as_ptr() as u64).wrapping_sub(OFFSET),
-            record_size: size_of::<hyp::pool::PageRecord>() as u64,
-        };
-        Self {
-            ram,
-            sections,
-            locks: [
-                lock("host", "HYP.host.lock", hyp.host().lock()),
-                lock("hyp", "HYP.hyp.lock", hyp.hyp().lock()),
-                lock("host-pool", "HYP.host.pool.lock", hyp.host().pool().lock()),
-                lock("hyp-pool", "HYP.hyp.pool.lock", hyp.hyp().pool().lock()),
-                lock("console", "CONSOLE", &raw const CONSOLE),
-            ],
-            pools: [
-                pool("host-pool", hyp.host().pool()),
-                pool("hyp-pool", hyp.hyp().pool()),
-            ],
-            stacks: core::array::from_fn(|cpu| stack(cpu).base().get()),
-            symbols: symbols::all(),
-        }
-    }
-
-    fn facts(&self) -> Facts<'_> {
-        let hyp = hypervisor();
-        let cpus = hyp.cpus() as usize;
-        Facts {
-            cpus,
-            physvirt_offset: hyp.physvirt_offset(),
-            host_s2: HostStage2 {
-                root: hyp.host().root().get(),
-                vtcr: read_register!(vtcr_el2),
-            },
-            hyp_s1: HypStage1 {
-                root: hyp.hyp().root().get(),
-                tcr: read_register!(tcr_el2),
-                mair: read_register!(mair_el2),
-            },
-            ram: &self.ram[..hyp.regions().len().min(MAX_REGIONS)],
-            sections: &self.sections[..hyp.sections().len().min(MAX_SECTIONS)],
-            locks: &self.locks,
-            pools: &self.pools,
-            stacks: &self.stacks[..cpus.min(MAX_CPUS)],
-            symbols: self.symbols,
-        }
     }
 }

@@ -129,6 +129,7 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
         }
     };
     gic::set_tick(false);
+    let interrupts = gic::keep_host();
     if leads {
         lead(cpu);
     }
@@ -138,6 +139,7 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
         gic::acknowledge();
         gic::set_tick(false);
     }
+    gic::let_host(interrupts);
     let attached = ATTACHED.load(Ordering::Acquire);
     let step = STEPPING.load(Ordering::Relaxed) == cpu + 1;
     parked::take_up(cpu, frame, step);
