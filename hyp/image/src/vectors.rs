@@ -74,8 +74,18 @@ extern "C" fn host_sync(frame: &mut Frame) {
     };
     match hypervisor().handle_trap(&ThisCpu, &trap, &mut frame.x) {
         Outcome::Resume => {}
+        outcome => take_over(frame, &trap, outcome),
+    }
+}
+
+/// What hyp's library leaves to the platform. Out of line: most aborts and hypercalls end before.
+#[cold]
+#[inline(never)]
+fn take_over(frame: &mut Frame, trap: &Trap, outcome: Outcome) {
+    match outcome {
+        Outcome::Resume => {}
         #[cfg(feature = "channel")]
-        Outcome::Inject(_) if emulate::device(&trap, &mut frame.x) => step_over(frame),
+        Outcome::Inject(_) if emulate::device(trap, &mut frame.x) => step_over(frame),
         Outcome::Inject(injection) => inject(frame, &injection),
         Outcome::Unhandled if trap.exception_class() == EC_SMC64 => {
             psci::handle_host_smc(&mut frame.x);
@@ -83,7 +93,7 @@ extern "C" fn host_sync(frame: &mut Frame) {
         }
         #[cfg(feature = "channel")]
         Outcome::Unhandled
-            if emulate::system_register(ThisCpu.id() as usize, &trap, &mut frame.x) =>
+            if emulate::system_register(ThisCpu.id() as usize, trap, &mut frame.x) =>
         {
             step_over(frame);
         }
