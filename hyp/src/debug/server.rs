@@ -20,7 +20,7 @@ mod outgoing;
 mod request;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::stub::{Stub, errno};
 use super::{Inferior, Refused, Stop, WatchKind};

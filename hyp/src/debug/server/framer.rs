@@ -127,3 +127,91 @@ impl<'a> Framer<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::script::frame;
+    use super::*;
+    use proptest::prelude::*;
+    use std::prelude::rust_2024::*;
+
+    /// What bytes complete; of packets the bodies.
+    fn events(bytes: &[u8]) -> Vec<(Event, Vec<u8>)> {
+        let mut buffer = [0; 8];
+        let mut framer = Framer::new(&mut buffer);
+        let mut events = Vec::new();
+        for &byte in bytes {
+            if let Some(event) = framer.push(byte) {
+                let body = match event {
+                    Event::Packet => framer.body(),
+                    _ => &[],
+                };
+                events.push((event, body.to_vec()));
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn streams_and_what_they_hold() {
+        use Event::*;
+        let cases: &[(&[u8], &[(Event, &str)])] = &[
+            (b"$#00", &[(Packet, "")]),
+            (b"$OK#9a", &[(Packet, "OK")]),
+            (b"$OK#9A", &[(Packet, "OK")]),
+            (b"++$?#3f+", &[(Packet, "?")]),
+            (b"?#3f%Stop#01", &[]),
+            (b"$?#3f$?#3f", &[(Packet, "?"), (Packet, "?")]),
+            // The end of one client, and the beginning of the next.
+            (b"$m40", &[]),
+            (b"$m40$?#3f", &[(Packet, "?")]),
+            (b"$m40#$?#3f", &[(Packet, "?")]),
+            (b"$m40#3$?#3f", &[(Packet, "?")]),
+            (b"$m40#+$?#3f", &[(Damaged, ""), (Packet, "?")]),
+            (b"$m40#\x03", &[(Interrupt, "")]),
+            (b"$m40#3\x03$?#3f", &[(Interrupt, ""), (Packet, "?")]),
+            // Damage.
+            (b"$?#3e", &[(Damaged, "")]),
+            (b"$?#zz", &[(Damaged, "")]),
+            (b"$?#3z", &[(Damaged, "")]),
+            (b"$?#-", &[(Damaged, "")]),
+            (b"$?##3f", &[(Damaged, "")]),
+            // What stands alone.
+            (b"-", &[(Again, "")]),
+            (b"\x03", &[(Interrupt, "")]),
+            (b"$-\x03#30", &[(Packet, "-\u{3}")]),
+            // Eight bytes fit.
+            (b"$12345678#a4", &[(Packet, "12345678")]),
+            (b"$123456789#dd", &[(TooLong, "")]),
+            (b"$123456789#de", &[(Damaged, "")]),
+            (b"$123456789#dd$?#3f", &[(TooLong, ""), (Packet, "?")]),
+        ];
+        for (bytes, expected) in cases {
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(event, body)| (*event, body.as_bytes().to_vec()))
+                .collect();
+            assert_eq!(
+                events(bytes),
+                expected,
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever stands before a packet, it arrives.
+        #[test]
+        fn a_packet_behind_anything_arrives(
+            before in prop::collection::vec(any::<u8>(), 0..40),
+            body in "[^$#]{0,4}",
+        ) {
+            let body = body.as_bytes();
+            prop_assume!(body.len() <= 8);
+            let bytes = [&before, &*frame(body)].concat();
+            let last = events(&bytes).pop().unwrap();
+            prop_assert_eq!(last, (Event::Packet, body.to_vec()));
+        }
+    }
+}

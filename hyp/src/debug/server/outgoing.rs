@@ -50,7 +50,9 @@ impl<'a, L: Line> Outgoing<'a, L> {
 
     /// Sends the last packet once more, if it is still there.
     pub(super) fn send_again(&self) {
-        self.line.send(&self.buffer[..self.sent]);
+        if self.sent > 0 {
+            self.line.send(&self.buffer[..self.sent]);
+        }
     }
 
     /// Keeps the next packets from the client.
@@ -100,5 +102,74 @@ impl<L: Line> Connection for &mut Outgoing<'_, L> {
     fn flush(&mut self) -> Result<(), Infallible> {
         self.end();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Received;
+    use super::*;
+    use core::cell::RefCell;
+    use std::prelude::rust_2024::*;
+
+    /// What was sent, one piece each.
+    #[derive(Default)]
+    struct Sent(RefCell<Vec<String>>);
+
+    impl Line for Sent {
+        fn receive(&self, _patient: bool) -> Received {
+            Received::Lost
+        }
+
+        fn send(&self, bytes: &[u8]) {
+            let text = String::from_utf8(bytes.into()).unwrap();
+            self.0.borrow_mut().push(text);
+        }
+    }
+
+    /// What gdbstub does to answer a packet.
+    fn reply(mut out: &mut Outgoing<'_, Sent>, bytes: &[u8]) {
+        let Ok(()) = out.write_all(bytes);
+        let Ok(()) = out.flush();
+    }
+
+    #[test]
+    fn packets_are_sent_in_one_piece_and_once_more_when_asked() {
+        let (line, mut buffer) = (Sent::default(), [0; 16]);
+        let mut out = Outgoing::new(&line, &mut buffer);
+        out.send_again();
+        out.send(format_args!("E{:02x}", 22));
+        out.send_again();
+        reply(&mut out, b"+$OK#9a");
+        out.send_again();
+        out.send_raw(b"+");
+        out.send_again();
+        let sent = ["$E16#ac", "$E16#ac", "$OK#9a", "$OK#9a", "+", "$OK#9a"];
+        assert_eq!(*line.0.borrow(), sent);
+    }
+
+    #[test]
+    fn what_was_begun_gives_way_to_what_is_sent() {
+        let (line, mut buffer) = (Sent::default(), [0; 16]);
+        let mut out = Outgoing::new(&line, &mut buffer);
+        out.hide(1);
+        reply(&mut out, b"$OK#9a");
+        out.send_again();
+        let Ok(()) = (&mut out).write_all(b"$half");
+        out.send_again();
+        out.hide(1);
+        out.send(format_args!("OK"));
+        assert_eq!(*line.0.borrow(), ["$OK#9a"]);
+    }
+
+    #[test]
+    fn a_packet_that_does_not_fit_becomes_an_error() {
+        let (line, mut buffer) = (Sent::default(), [0; 16]);
+        let mut out = Outgoing::new(&line, &mut buffer);
+        out.send(format_args!("{}", "x".repeat(12)));
+        out.send(format_args!("{}", "x".repeat(13)));
+        reply(&mut out, &[b'$'; 17]);
+        assert_eq!(line.0.borrow()[1..], ["$E07#ac", "$E07#ac"]);
+        assert_eq!(line.0.borrow()[0].len(), 16);
     }
 }

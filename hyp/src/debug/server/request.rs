@@ -104,3 +104,89 @@ pub(super) fn digit(byte: u8) -> Option<u8> {
     // At most 15.
     char::from(byte).to_digit(16).map(|value| value as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::prelude::rust_2024::*;
+
+    #[test]
+    fn requests_are_reworded_or_refused_or_left_alone() {
+        let cases: &[(&str, Option<&str>)] = &[
+            ("m40,8", Some("m40,8")),
+            ("m0040,7ffe", Some("m40,7ffe")),
+            ("m40,7fff", Some("m40,7ffe")),
+            ("m40,ffffffffffffffff", Some("m40,7ffe")),
+            ("mffffffffffffffff,0", Some("mffffffffffffffff,0")),
+            ("m40,10000000000000000", None),
+            ("m10000000000000000,1", None),
+            ("m40", None),
+            ("m40,", None),
+            ("m,8", None),
+            ("m", None),
+            ("m0x40,8", None),
+            ("m-1,8", None),
+            ("m40,8:", None),
+            ("m40,8,8", None),
+            ("M40,2:beef", Some("M40,2:beef")),
+            ("M40,0:", Some("M40,0:")),
+            ("M40,2:bee", None),
+            ("M40,2:beefbe", None),
+            ("M40,ffffffffffffffff:", None),
+            ("M40,8000000000000000:", None),
+            ("M40,2", None),
+            ("X40,2:ab", Some("X40,2:ab")),
+            ("X40,2::,", Some("X40,2::,")),
+            ("X40,2:}\u{3}}]", Some("X40,2:}\u{3}}]")),
+            ("X40,0:", Some("X40,0:")),
+            ("X40,2:}\u{3}", None),
+            ("X40,1:", None),
+            ("X40,1", None),
+            ("c", Some("vCont;c")),
+            ("s", Some("vCont;s:2;c")),
+            ("c40", None),
+            ("s40", None),
+            ("qSupported", Some("qSupported:multiprocess-")),
+            ("qSupported:", Some("qSupported:multiprocess-")),
+            ("qSupported:;;a", Some("qSupported:multiprocess-")),
+            ("qSupportedX", Some("qSupportedX")),
+            ("", Some("")),
+            ("vCont;c", Some("vCont;c")),
+        ];
+        for (body, expected) in cases {
+            let mut scratch = [0; 64];
+            let request = reword(body.as_bytes(), 2, &mut scratch);
+            let expected = expected.map(str::as_bytes).ok_or(EINVAL);
+            assert_eq!(request, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_longest_rewording_fits() {
+        let mut scratch = [0; 64];
+        let request = format!("m{:x},{MOST_MEMORY:x}", u64::MAX);
+        assert_eq!(
+            reword(request.as_bytes(), usize::MAX, &mut scratch),
+            Ok(request.as_bytes())
+        );
+        let step = format!("vCont;s:{:x};c", usize::MAX);
+        assert_eq!(reword(b"s", usize::MAX, &mut scratch), Ok(step.as_bytes()));
+    }
+
+    #[test]
+    fn numbers_are_hexadecimal_and_fit() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("00fF", Some(0xff)),
+            ("ffffffffffffffff", Some(u64::MAX)),
+            ("0000000000000000001", Some(1)),
+            ("10000000000000000", None),
+            ("", None),
+            ("x", None),
+            ("+1", None),
+            ("-1", None),
+        ] {
+            assert_eq!(number(text.as_bytes()), value, "{text}");
+        }
+    }
+}

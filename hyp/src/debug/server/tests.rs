@@ -1,4 +1,6 @@
 //! Whole conversations: what goes in, and exactly what comes out.
 
-mod script;
+mod misbehaviour;
+mod mutations;
+pub(crate) mod script;
 mod sessions;
