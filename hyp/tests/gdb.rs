@@ -1,8 +1,12 @@
 //! The real gdb on the simulated machine.
 
+use hyp::debug::server::{Buffers, Line, Received, serve};
+use hyp::debug::stub::Stub;
 use hyp::machine::Machine;
 use hyp::machine::server::Server;
-use std::io::{Read, Write};
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -19,7 +23,7 @@ struct Gdb {
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Gdb {
-    fn attach(server: &Server) -> Self {
+    fn attach(address: SocketAddr) -> Self {
         // gdb writes errors and what `monitor` answers to its standard error.
         let mut child = Command::new("sh")
             .args(["-c", "exec gdb-multiarch -nx -q 2>&1"])
@@ -42,7 +46,9 @@ impl Gdb {
         gdb.send("set pagination off");
         gdb.send("set confirm off");
         gdb.send(&format!("set remotetimeout {}", LIMIT.as_secs()));
-        gdb.run(&format!("target remote {}", server.address()));
+        let attached = gdb.run(&format!("target remote {address}"));
+        // That no file was given, and nothing that the server said.
+        assert_eq!(attached.matches("warning:").count(), 1, "{attached}");
         gdb
     }
 
@@ -102,7 +108,7 @@ fn steps(gdb: &mut Gdb) -> u64 {
 #[test]
 fn threads_registers_and_memory() {
     let server = server();
-    let mut gdb = Gdb::attach(&server);
+    let mut gdb = Gdb::attach(server.address());
     let threads = gdb.run("info threads");
     for cpu in 0..4 {
         assert!(threads.contains(&format!("(CPU {cpu} EL")), "{threads}");
@@ -123,7 +129,7 @@ fn threads_registers_and_memory() {
 #[test]
 fn monitor_commands() {
     let server = server();
-    let mut gdb = Gdb::attach(&server);
+    let mut gdb = Gdb::attach(server.address());
     let help = gdb.run("monitor help");
     assert!(help.contains("owners [RANGE]"), "{help}");
     let locks = gdb.run("monitor locks");
@@ -143,7 +149,7 @@ fn monitor_commands() {
 #[test]
 fn files() {
     let server = server();
-    let mut gdb = Gdb::attach(&server);
+    let mut gdb = Gdb::attach(server.address());
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     for (file, starts) in [
         ("hyp/description", &b"{\"format\":\"hyp.description/1\""[..]),
@@ -170,7 +176,7 @@ fn files() {
 #[test]
 fn continue_interrupt_break_step_detach_and_attach_again() {
     let server = server();
-    let mut gdb = Gdb::attach(&server);
+    let mut gdb = Gdb::attach(server.address());
     let start = steps(&mut gdb);
     // Ctrl-C would be lost where it comes before gdb listens, and a second one makes gdb give up the machine:
     // `interrupt` sends the same, and gdb reads it after `continue &` is done.
@@ -200,8 +206,103 @@ fn continue_interrupt_break_step_detach_and_attach_again() {
     let detached = gdb.run("detach");
     assert!(detached.contains("detached"), "{detached}");
     drop(gdb);
-    let mut again = Gdb::attach(&server);
+    let mut again = Gdb::attach(server.address());
     assert!(steps(&mut again) > interrupted);
     let threads = again.run("info threads");
     assert!(threads.contains("(CPU 3 EL"), "{threads}");
+}
+
+/// A line as a virtio console is one: a client's end and the next one's beginning cannot be seen in it. It is lost when
+/// a client says NUL.
+struct Joined {
+    listener: TcpListener,
+    client: RefCell<Option<TcpStream>>,
+    lost: Cell<bool>,
+}
+
+impl Line for Joined {
+    fn receive(&self, patient: bool) -> Received {
+        if self.lost.get() {
+            return Received::Lost;
+        }
+        let mut client = self.client.borrow_mut();
+        let Some(stream) = &mut *client else {
+            if let Ok((stream, _)) = self.listener.accept() {
+                stream.set_nonblocking(true).unwrap();
+                stream.set_nodelay(true).unwrap();
+                *client = Some(stream);
+            }
+            return Received::Nothing;
+        };
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) if byte == [0] => self.lost.set(true),
+            Ok(1) => return Received::Byte(byte[0]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => *client = None,
+        }
+        if patient {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Received::Nothing
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        if let Some(stream) = &mut *self.client.borrow_mut() {
+            stream.set_nonblocking(false).unwrap();
+            // Where nobody listens they are lost.
+            let _ = stream.write_all(bytes);
+            stream.set_nonblocking(true).unwrap();
+        }
+    }
+}
+
+#[test]
+fn clients_come_and_go_on_a_line_that_does_not_say_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let server = std::thread::spawn(move || {
+        let line = Joined {
+            listener,
+            client: RefCell::default(),
+            lost: Cell::new(false),
+        };
+        let mut stub = Stub::new(Machine::start(4).unwrap());
+        serve(&mut stub, &line, &mut Box::new(Buffers::new()), false)
+    });
+    // One that is killed while the machine stands at its breakpoint.
+    let mut gdb = Gdb::attach(address);
+    let mut seen = steps(&mut gdb);
+    gdb.run("break *0x4040200b00");
+    let hit = gdb.run("continue");
+    assert!(hit.contains("hit Breakpoint 1"), "{hit}");
+    drop(gdb);
+    let mut later = |gdb: &mut Gdb| {
+        let now = steps(gdb);
+        assert!(now > seen, "{now} steps, {seen} before");
+        assert_eq!(steps(gdb), now, "it stands");
+        seen = now;
+    };
+    // One that is killed while the machine runs; it meets no breakpoint any more.
+    let mut gdb = Gdb::attach(address);
+    later(&mut gdb);
+    gdb.run("continue &");
+    drop(gdb);
+    // And then those that take their leave.
+    for farewell in ["detach", "kill", "quit", "disconnect"] {
+        let mut gdb = Gdb::attach(address);
+        later(&mut gdb);
+        let threads = gdb.run("info threads");
+        assert!(threads.contains("(CPU 3 EL"), "{threads}");
+        gdb.send(farewell);
+        gdb.send("quit");
+        let end = Instant::now() + LIMIT;
+        while gdb.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{farewell}");
+        }
+    }
+    let mut end = TcpStream::connect(address).unwrap();
+    end.write_all(&[0]).unwrap();
+    assert!(!server.join().unwrap(), "the last one only disconnected");
 }

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn streams_and_what_they_hold() {
         use Event::*;
-        let cases: &[(&[u8], &[(Event, &str)])] = &[
+        type Case<'a> = (&'a [u8], &'a [(Event, &'a str)]);
+        let cases: &[Case<'_>] = &[
             (b"$#00", &[(Packet, "")]),
             (b"$OK#9a", &[(Packet, "OK")]),
             (b"$OK#9A", &[(Packet, "OK")]),
