@@ -5,7 +5,7 @@
 
 use super::outgoing::Outgoing;
 use super::request::{Scratch, format};
-use super::{EINVAL, Line};
+use super::{EINVAL, FRAME_SIZE, Line};
 use crate::debug::Inferior;
 use crate::debug::stub::{Stub, errno};
 use gdbstub::conn::Connection;
@@ -35,6 +35,12 @@ pub(super) fn exchange<I: Inferior, L: Line>(
     let mut scratch: Scratch = [0; 64];
     let select = format(&mut scratch, format_args!("Hg{thread:x}"));
     out.hide(1);
+    // gdbstub looks for the end of a checksum, which it has no use for, in the rest of its buffer. It finds one here.
+    for body in [select, request] {
+        if let Some(behind) = buffer.get_mut(body.len() + FRAME_SIZE) {
+            *behind = b'#';
+        }
+    }
     // Neither fails: there is a buffer, and the target takes software breakpoints.
     let builder = GdbStub::builder(out).with_packet_buffer(buffer);
     let session = builder.build().map_err(|_| EINVAL)?;

@@ -1,11 +1,11 @@
 //! Requests as gdbstub takes them right.
 
-use super::EINVAL;
+use super::{EINVAL, FRAME_SIZE, PACKET_SIZE};
 use crate::debug::window::Window;
 use core::fmt::{self, Write};
 
-/// The most memory that one reply has room for: two digits a byte, in a frame of four.
-const MOST_MEMORY: u64 = (super::PACKET_SIZE as u64 - 4) / 2;
+/// The most memory that one reply has room for: two digits a byte.
+const MOST_MEMORY: u64 = (PACKET_SIZE - FRAME_SIZE) as u64 / 2;
 
 /// Room for a request that was put in other words.
 pub(super) type Scratch = [u8; 64];
