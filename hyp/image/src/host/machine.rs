@@ -6,23 +6,18 @@ use core::panic::PanicInfo;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::AtomicU64;
 
+use crate::devices::UART;
 use crate::smc::smc;
 
 /// The most CPUs there are stacks for.
 pub(crate) const MAX_CPUS: usize = 8;
 const STACK_SHIFT: u32 = 14;
 
-/// Devices of QEMU's `virt`: PL011 UART, PL031 clock, GICv3 distributor and first redistributor.
-pub(crate) const UART: u64 = 0x0900_0000;
-pub(crate) const CLOCK: u64 = 0x0901_0000;
-pub(crate) const GIC_DISTRIBUTOR: u64 = 0x0800_0000;
-const GIC_REDISTRIBUTOR: u64 = 0x080a_0000;
-/// From one CPU's redistributor to the next one's.
-const GIC_REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
-/// From a redistributor to its page of private interrupts.
-const GIC_SGI_PAGE: u64 = 0x1_0000;
-
-global_asm!(include_str!("start.s"), STACK_SHIFT = const STACK_SHIFT);
+global_asm!(
+    include_str!("start.s"),
+    STACK_SHIFT = const STACK_SHIFT,
+    BREAK = const BREAK,
+);
 
 #[repr(C, align(4096))]
 struct Stacks([u8; MAX_CPUS << STACK_SHIFT]);
@@ -57,6 +52,12 @@ const fn host_table() -> [u64; 512] {
 #[unsafe(no_mangle)]
 pub(crate) static ABORTS: AtomicU64 = AtomicU64::new(0);
 
+/// Breakpoint instructions of this host's own that came to its vector.
+#[unsafe(no_mangle)]
+pub(crate) static BREAKS: AtomicU64 = AtomicU64::new(0);
+/// Their immediate, by which the vector knows them.
+const BREAK: u32 = 0x5a;
+
 /// Reads 4 bytes of memory or of a device. If hyp refuses, the result means nothing and [`ABORTS`] goes up.
 pub(crate) fn read(address: u64) -> u32 {
     let value;
@@ -68,12 +69,36 @@ pub(crate) fn read(address: u64) -> u32 {
     value
 }
 
-/// Writes 4 bytes of memory. If hyp refuses, nothing is written and [`ABORTS`] goes up.
+/// Writes 4 bytes of memory or of a device. If hyp refuses, nothing is written and [`ABORTS`] goes up.
 pub(crate) fn write(address: u64, value: u32) {
-    // SAFETY: as for `read`.
+    // SAFETY: as for `read`; what devices are told lets nothing happen but that WFI ends.
     unsafe {
         asm!("str {:w}, [{}]", in(reg) value, in(reg) address, options(nostack, preserves_flags));
     }
+}
+
+/// Reads a byte of a device.
+pub(crate) fn read_byte(address: u64) -> u32 {
+    let value;
+    // SAFETY: as for `read`.
+    unsafe {
+        asm!("ldrb {:w}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes a byte of a device.
+pub(crate) fn write_byte(address: u64, value: u8) {
+    // SAFETY: as for `write`.
+    unsafe {
+        asm!("strb {:w}, [{}]", in(reg) u32::from(value), in(reg) address, options(nostack, preserves_flags));
+    }
+}
+
+/// Executes a breakpoint instruction of this host's own: [`BREAKS`] goes up.
+pub(crate) fn breakpoint() {
+    // SAFETY: the vector goes on after it.
+    unsafe { asm!("brk #{}", const BREAK, options(nostack, preserves_flags)) }
 }
 
 /// The hypercall with this id and argument: x0 and x1 afterwards.
@@ -102,31 +127,6 @@ pub(crate) fn cpu_on(cpu: u64) -> i64 {
 /// The PSCI function with this id and arguments: what it returns, if it returns.
 pub(crate) fn psci(function: u64, arguments: [u64; 3]) -> i64 {
     smc(function, arguments).cast_signed()
-}
-
-/// Lets this CPU's virtual timer wake it: its interrupt is enabled, but masked, so that WFI ends and nothing else
-/// happens.
-pub(crate) fn enable_timer(cpu: u64) {
-    let redistributor = GIC_REDISTRIBUTOR + cpu * GIC_REDISTRIBUTOR_STRIDE;
-    // SAFETY: the GIC's registers, which only this host uses: GICD_CTLR.{EnableGrp1,ARE}, then this CPU's
-    // GICR_WAKER, GICR_IGROUPR0 and GICR_ISENABLER0 for interrupt 27.
-    unsafe {
-        write_volatile(GIC_DISTRIBUTOR as *mut u32, 1 << 4 | 1 << 1);
-        write_volatile((redistributor + 0x14) as *mut u32, 0);
-        write_volatile((redistributor + GIC_SGI_PAGE + 0x80) as *mut u32, u32::MAX);
-        write_volatile((redistributor + GIC_SGI_PAGE + 0x100) as *mut u32, 1 << 27);
-    }
-    // SAFETY: this CPU's ICC_PMR_EL1, ICC_IGRPEN1_EL1: interrupts of any priority are signalled; they are masked.
-    unsafe {
-        asm!(
-            "msr S3_0_C4_C6_0, {lowest}",
-            "msr S3_0_C12_C12_7, {enable}",
-            "isb",
-            lowest = in(reg) 0xff_u64,
-            enable = in(reg) 1_u64,
-            options(nostack)
-        );
-    }
 }
 
 /// Sleeps for a part of a second: 1/`part`.

@@ -5,6 +5,8 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 mod rounds;

@@ -1,8 +1,9 @@
-//! What the host does, round after round: all CPUs together, then a pause.
+//! What the host does, round after round: all CPUs together, then a pause, unless a debugger takes that out.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::machine::{self, ABORTS, CLOCK, GIC_DISTRIBUTOR, MAX_CPUS, UART};
+use crate::devices::{self, UART};
+use crate::machine::{self, ABORTS, BREAKS, MAX_CPUS};
 
 const PAGE_SIZE: u64 = 0x1000;
 /// hyp's own code: where it is loaded.
@@ -13,7 +14,7 @@ const OWN: u64 = 0x4200_0000;
 const COMMON: u64 = 0x4300_0000;
 /// Memory that all CPUs touch and none shares: it stays in blocks.
 const PLAIN: u64 = 0x4320_0000;
-/// The size of each of these areas. When all of it is shared, a round shares its first page again.
+/// The size of each of these areas. After its last page it begins again.
 const AREA: u64 = 0x20_0000;
 
 /// `__pkvm_host_share_hyp`, whose argument is a page frame number.
@@ -34,16 +35,18 @@ const INVALID_PARAMETERS: i64 = -2;
 const ALREADY_ON: i64 = -4;
 /// The half of a register that a 32-bit call does not use.
 const JUNK: u64 = 0xdead_beef << 32;
-/// Rounds a second.
-const PACE: u64 = 4;
+/// Without a pause, only one of so many rounds is reported, and goes on to a new page.
+const BRISK: u64 = 32;
 
-/// What has happened so far, on all CPUs; a debugger finds it by this name.
+/// What has happened so far, on all CPUs, and how fast it goes on; a debugger finds it by this name.
 #[repr(C)]
 struct Counters {
     rounds: AtomicU64,
     touched: AtomicU64,
     shared: AtomicU64,
     refused: AtomicU64,
+    /// Rounds a second, for a debugger to change; 0 for no pause between them.
+    pace: AtomicU64,
 }
 
 #[unsafe(no_mangle)]
@@ -52,7 +55,11 @@ static HOST: Counters = Counters {
     touched: AtomicU64::new(0),
     shared: AtomicU64::new(0),
     refused: AtomicU64::new(0),
+    pace: AtomicU64::new(4),
 };
+
+/// The page of each area that this round is about.
+static PAGE: AtomicU64 = AtomicU64::new(0);
 
 /// CPUs that have come up. It is in .bss, which hyp has lent us: no page of that can be shared back.
 static ONLINE: AtomicU64 = AtomicU64::new(0);
@@ -68,7 +75,7 @@ extern "C" fn host_main(cpu: u64) -> ! {
     } else {
         wait_for_all()
     };
-    machine::enable_timer(cpu);
+    devices::enable_timer(cpu);
     let mut barriers = 0;
     let mut meet = || {
         barriers += 1;
@@ -77,20 +84,29 @@ extern "C" fn host_main(cpu: u64) -> ! {
             machine::relax();
         }
     };
-    for round in 0.. {
-        let page = round * PAGE_SIZE % AREA;
+    for round in 1.. {
+        meet();
+        let page = PAGE.load(Ordering::Relaxed) * PAGE_SIZE % AREA;
+        contend(COMMON + page);
         touch(PLAIN + page + 64 * cpu);
         touch(OWN + cpu * AREA + page);
         share(OWN + cpu * AREA + page);
-        meet();
-        contend(COMMON + page);
+        devices::check(cpu, round);
+        machine::breakpoint();
         refuse(cpu);
         meet();
+        // Nothing is counted up to the next meeting: CPU 0 finds the counters as the round left them.
+        let pace = HOST.pace.load(Ordering::Relaxed);
         if cpu == 0 {
-            HOST.rounds.store(round + 1, Ordering::Relaxed);
-            report(cpus);
+            HOST.rounds.store(round, Ordering::Relaxed);
+            if pace != 0 || round % BRISK == 0 {
+                report(cpus);
+                PAGE.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        machine::sleep(PACE);
+        if pace != 0 {
+            machine::sleep(pace);
+        }
     }
     unreachable!("a u64 of rounds outlasts every machine")
 }
@@ -141,10 +157,7 @@ fn share(page: u64) {
 
 /// What every CPU does at the same time: the same device registers, the same page.
 fn contend(page: u64) {
-    // UARTPeriphID0, RTCDR, GICD_TYPER: reading them changes nothing.
-    for register in [UART + 0xfe0, CLOCK, GIC_DISTRIBUTOR + 4] {
-        machine::read(register);
-    }
+    devices::contend();
     touch(page);
     share(page);
 }
@@ -185,13 +198,13 @@ fn refuse(cpu: u64) {
 
 fn report(cpus: u64) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (rounds, aborts) = (count(&HOST.rounds), count(&ABORTS));
+    let (rounds, aborts, breaks) = (count(&HOST.rounds), count(&ABORTS), count(&BREAKS));
     assert!(
-        aborts == 2 * cpus * rounds,
-        "{aborts} aborts after {rounds} rounds"
+        aborts == 2 * cpus * rounds && breaks == cpus * rounds,
+        "{aborts} aborts and {breaks} breakpoints after {rounds} rounds"
     );
     machine::print(format_args!(
-        "host: round {rounds} done: {cpus} CPUs, {} pages touched, {} shared, {} requests refused, {aborts} aborts survived",
+        "host: round {rounds} done: {cpus} CPUs, {} pages touched, {} shared, {} requests refused, {aborts} aborts survived, {breaks} breakpoints taken",
         count(&HOST.touched),
         count(&HOST.shared),
         count(&HOST.refused),

@@ -48,11 +48,19 @@ host_vectors:
     .balign 128
     b       host_stop
     .endr
-    // A synchronous exception at EL1: hyp has refused an access. Count it and go on after the instruction.
+    // A synchronous exception at EL1: a breakpoint of our own, or hyp has refused an access. Count it and go on after
+    // the instruction.
     .balign 128
     stp     x0, x1, [sp, #-16]!
     stp     x2, x3, [sp, #-16]!
     mrs     x0, esr_el1
+    // EC 0x3c, IL, and the immediate of BRK.
+    mov     x1, #{BREAK}
+    movk    x1, #0xf200, lsl #16
+    adrp    x2, BREAKS
+    add     x2, x2, :lo12:BREAKS
+    cmp     x0, x1
+    b.eq    1f
     lsr     x1, x0, #26
     // EC 0x25, data abort from EL1; DFSC 0x10, external abort.
     cmp     x1, #0x25
@@ -60,12 +68,12 @@ host_vectors:
     and     x0, x0, #0x3f
     cmp     x0, #0x10
     b.ne    host_stop
-    adrp    x0, ABORTS
-    add     x0, x0, :lo12:ABORTS
-1:  ldxr    x1, [x0]
-    add     x1, x1, #1
-    stxr    w2, x1, [x0]
-    cbnz    w2, 1b
+    adrp    x2, ABORTS
+    add     x2, x2, :lo12:ABORTS
+1:  ldxr    x0, [x2]
+    add     x0, x0, #1
+    stxr    w1, x0, [x2]
+    cbnz    w1, 1b
     mrs     x0, elr_el1
     add     x0, x0, #4
     msr     elr_el1, x0
