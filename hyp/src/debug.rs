@@ -124,7 +124,7 @@ pub trait Inferior {
     /// What it says of itself.
     fn facts(&self) -> Facts<'_>;
 
-    /// The value of a register, or `None` where that CPU has none.
+    /// The value of a register, or `None` where that CPU has none, or is off, or could not be stopped.
     fn register(&self, cpu: usize, register: Register) -> Option<u64>;
 
     /// Changes a register.
@@ -154,7 +154,7 @@ pub trait Inferior {
     /// client may have said something. When it returns, they stand still.
     fn run(&mut self) -> Option<Stop>;
 
-    /// Adds a breakpoint.
+    /// Adds a breakpoint. One that is there already stays, and is still one.
     ///
     /// # Errors
     /// Nothing is mapped there, it is where the debugger itself would stop, or there is no room for another.

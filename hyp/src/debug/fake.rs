@@ -190,7 +190,9 @@ impl Inferior for Fake {
             }
             _ => {}
         }
-        self.breakpoints.push(breakpoint);
+        if !self.breakpoints.contains(&breakpoint) {
+            self.breakpoints.push(breakpoint);
+        }
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Default for Buffers {
 }
 
 /// Serves one client after the other until the line is lost. `running` says whether the machine runs when this is
-/// called; the result, whether it is to run afterwards.
+/// called; the result, whether it is to run afterwards. In between it runs only while the line has nothing to say.
 pub fn serve<I: Inferior>(
     stub: &mut Stub<I>,
     line: &impl Line,

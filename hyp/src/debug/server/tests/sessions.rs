@@ -304,7 +304,7 @@ fn breakpoints_of_every_kind_reach_the_machine() {
             format!("z{number},4040002100,8"),
         );
         let mut stub = stub();
-        check(&mut stub, false, &[(&set, "+[OK]")]);
+        check(&mut stub, false, &[(&set, "+[OK]"), (&set, "+[OK]")]);
         assert_eq!(stub.inferior.breakpoints, [breakpoint]);
         check(&mut stub, false, &[(&clear, "+[OK]"), (&clear, "+[E16]")]);
         assert_eq!(stub.inferior.breakpoints, []);
