@@ -20,6 +20,8 @@ pub(super) struct Dwarf {
     info: Arc<[u8]>,
     headers: Vec<UnitHeader<Bytes>>,
     parsed: BTreeMap<usize, Arc<Unit>>,
+    /// Types of variables that were looked for: all units are searched for one, and its members are asked for one by one.
+    variables: BTreeMap<String, Option<TypeRef>>,
 }
 
 /// A type: the number of its unit and its entry there.
@@ -61,11 +63,21 @@ impl Dwarf {
             dwarf,
             headers,
             parsed: BTreeMap::new(),
+            variables: BTreeMap::new(),
         })
     }
 
     /// The type of a global variable.
     pub(super) fn variable(&mut self, name: &str) -> Result<Option<TypeRef>, String> {
+        if let Some(found) = self.variables.get(name) {
+            return Ok(*found);
+        }
+        let found = self.find_variable(name)?;
+        self.variables.insert(name.to_owned(), found);
+        Ok(found)
+    }
+
+    fn find_variable(&mut self, name: &str) -> Result<Option<TypeRef>, String> {
         for index in 0..self.headers.len() {
             if !self.mentions(index, name) {
                 continue;
