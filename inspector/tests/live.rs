@@ -1,16 +1,20 @@
 //! hyp on QEMU with four CPUs, through QEMU's gdb server.
 
+use client::Client;
 use fixtures::qemu::{Boot, Machine};
+use inspector::target::rsp;
 use run::{inspector, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+#[path = "support/client.rs"]
+#[expect(dead_code, reason = "shared with tests that ask for more")]
+mod client;
 #[path = "support/run.rs"]
 mod run;
 
@@ -23,29 +27,15 @@ fn text(path: &Path) -> &str {
 
 /// Sends packets to QEMU's gdb server and hangs up. A machine that ran stands still afterwards.
 fn packets(machine: &Machine, packets: &[String]) {
-    let path = machine.gdb().strip_prefix("unix:").expect("a Unix socket");
-    let mut stream = UnixStream::connect(path).expect("QEMU listens");
+    let mut client = Client::connect(machine.gdb());
     for packet in packets {
-        let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
-        write!(stream, "${packet}#{sum:02x}").expect("QEMU reads");
-        // `OK`, after what QEMU says unasked of a machine that ran.
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"$OK#9a") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("QEMU answers");
-            answer.extend(byte);
-        }
-        stream.write_all(b"+").expect("QEMU reads");
+        client.order(packet);
     }
 }
 
 /// Writes a word of physical memory.
 fn poke(machine: &Machine, pa: u64, word: u64) {
-    let data: String = word
-        .to_le_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let data = rsp::to_hex(&word.to_le_bytes());
     packets(
         machine,
         &[
