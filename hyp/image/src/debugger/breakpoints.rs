@@ -40,7 +40,9 @@ fn places() -> &'static mut [Place; MOST] {
 
 /// Adds one at `va`, whose memory is at `pa`: RAM, a multiple of 4.
 pub(super) fn insert(va: u64, pa: u64) -> Result<(), Refused> {
-    if places().iter().any(|place| place.pa == pa) {
+    // The same instruction may have two addresses, and then has two breakpoints.
+    let known = |place: &Place| (place.va, place.pa) == (va, pa);
+    if places().iter().any(known) {
         return Ok(());
     }
     let free = places().iter_mut().find(|place| place.pa == 0);
@@ -99,7 +101,8 @@ pub(super) fn lay() {
 #[inline(always)]
 pub(super) fn lift() {
     for_each(|place, at| {
-        // SAFETY: as `for_each` says. If the program has written there, that stays.
+        // SAFETY: as `for_each` says. If the program has written there, that stays; of two in one place, the first has
+        // put the instruction back.
         unsafe {
             if at.read_volatile() == BRK {
                 at.write_volatile(place.instruction);

@@ -60,8 +60,21 @@ fn count(shift: u32) -> usize {
     ((read_register!(id_aa64dfr0_el1) >> shift & 0xf) as usize + 1).min(MOST)
 }
 
-/// Adds a pair to a table of `room`.
+/// The place of a pair in a table.
+fn find(table: &[Pair], control: u64, value: u64) -> Option<&Pair> {
+    table.iter().find(|pair| {
+        (
+            pair.control.load(Ordering::Relaxed),
+            pair.value.load(Ordering::Relaxed),
+        ) == (control, value)
+    })
+}
+
+/// Adds a pair to a table of `room`, unless it is there.
 fn add(table: &[Pair], room: usize, control: u64, value: u64) -> Result<(), Refused> {
+    if find(table, control, value).is_some() {
+        return Ok(());
+    }
     let free = table
         .iter()
         .take(room)
@@ -73,12 +86,7 @@ fn add(table: &[Pair], room: usize, control: u64, value: u64) -> Result<(), Refu
 }
 
 fn take_away(table: &[Pair], control: u64, value: u64) -> bool {
-    let known = table.iter().find(|pair| {
-        (
-            pair.control.load(Ordering::Relaxed),
-            pair.value.load(Ordering::Relaxed),
-        ) == (control, value)
-    });
+    let known = find(table, control, value);
     if let Some(pair) = known {
         pair.control.store(0, Ordering::Relaxed);
     }

@@ -87,7 +87,9 @@ impl Locks {
     /// How long the same ticket is seen to be served: in time, and in captures.
     fn age(&self, lock: &Lock, capture: &Capture, now: Duration) -> Option<(Duration, u64)> {
         let age = self.ages.get(&lock.pa)?;
-        Some((now.saturating_sub(age.at), capture.number - age.capture + 1))
+        // A capture that was kept may be older than the ages.
+        let captures = capture.number.saturating_sub(age.capture) + 1;
+        Some((now.saturating_sub(age.at), captures))
     }
 
     /// Draws the pane.
