@@ -87,6 +87,8 @@ pub(super) fn acknowledge() -> Option<Interrupt> {
         // 1023: it is gone again. Nothing else is in group 0.
         _ => return None,
     };
+    // SAFETY: a barrier: what the caller of this CPU wrote before is seen from here on.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
     // SAFETY: ends what was just taken: ICC_EOIR0_EL1, and ICC_DIR_EL1 where the host has split the two
     // (ICC_CTLR_EL1.EOImode, bit 1).
     unsafe {
@@ -128,6 +130,7 @@ pub(super) fn let_host(enabled: u64) {
 }
 
 /// Asks this very CPU to stop, when it can hear it.
+#[inline(always)]
 pub(super) fn call_this_cpu() {
     let mpidr = read_register!(mpidr_el1);
     let affinity =

@@ -185,6 +185,12 @@ pub(super) fn load(attached: bool, step: bool) {
     isb();
 }
 
+/// Whether this CPU is set to stop after the next instruction.
+#[inline(always)]
+pub(super) fn is_stepping() -> bool {
+    read_register!(mdscr_el1) & MDSCR_STEP != 0
+}
+
 /// Whether an access at `far` is what the watchpoint is for, and if so at which of the watchpoint's addresses.
 pub(super) fn watched(far: u64) -> Option<(u64, WatchKind)> {
     let armed = WATCHPOINTS.iter().filter_map(|pair| {

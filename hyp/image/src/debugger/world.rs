@@ -68,8 +68,13 @@ static CPU_STACK: AtomicU64 = AtomicU64::new(0);
 #[unsafe(link_section = ".bss.debugger")]
 static DEBUGGER_STACK: AtomicU64 = AtomicU64::new(0);
 
-/// How long the leader waits for the others, in 1/n seconds. A CPU that is stuck in EL2 with FIQ masked does not come.
-const PATIENCE: u64 = 2;
+/// Bit n: CPU n did not stand when CPUs were let go last, although it is up.
+#[unsafe(link_section = ".bss.debugger")]
+static ABSENT: AtomicU64 = AtomicU64::new(0);
+
+/// How long the leader waits for the others, in seconds. Longer than a computer that is busy with much else keeps one
+/// from running; a CPU that is stuck in EL2 with FIQ masked does not come, and is waited for only once.
+const PATIENCE: u64 = 5;
 
 unsafe extern "C" {
     fn switch_context(save: *mut u64, next: *const u64);
@@ -81,12 +86,13 @@ fn this_cpu() -> usize {
     read_register!(tpidr_el2) as usize
 }
 
-/// A CPU has come up.
+/// A CPU has come up. What a client has asked for already holds for it, too.
 pub(super) fn join(cpu: usize) {
     ONLINE.fetch_or(1 << cpu, Ordering::SeqCst);
-    // The call to stop went out before this CPU could hear it: it asks itself, and hears it in the host. The others
-    // stand already.
-    if WORLD.load(Ordering::SeqCst) & STOPPED != 0 {
+    adopt(false);
+    // The call to stop may have gone out before this CPU could hear it. It hears its own in the host; the others stand
+    // already.
+    if is_stopped() {
         gic::call_this_cpu();
     }
 }
@@ -94,6 +100,20 @@ pub(super) fn join(cpu: usize) {
 /// A CPU goes down.
 pub(super) fn leave(cpu: usize) {
     ONLINE.fetch_and(!(1 << cpu), Ordering::SeqCst);
+}
+
+/// Whether CPUs are to stand.
+#[inline(always)]
+fn is_stopped() -> bool {
+    WORLD.load(Ordering::SeqCst) & STOPPED != 0
+}
+
+/// Sets this CPU's debug registers and vectors to what the client has asked for.
+#[inline(always)]
+fn adopt(step: bool) {
+    let attached = ATTACHED.load(Ordering::SeqCst);
+    hardware::load(attached, step);
+    vectors::choose(attached);
 }
 
 /// Stops this CPU, and if it is the first, all others. Returns when it is to go on as `frame` then says.
@@ -104,19 +124,44 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
     let (Some(reason), Some(address)) = (REASONS.get(cpu), FAULT_ADDRESSES.get(cpu)) else {
         return;
     };
-    let mut world = WORLD.load(Ordering::Acquire);
-    if why == Why::Asked && world & STOPPED == 0 {
-        // It was meant for a stop that is over.
+    if why == Why::Asked && !is_stopped() {
+        // It was meant for a stop that is over. If that went by without this CPU, it learns here what came of it.
+        adopt(hardware::is_stepping());
         return;
     }
     reason.store(why as usize, Ordering::Relaxed);
     address.store(read_register!(far_el2), Ordering::Relaxed);
     parked::write_down(cpu, frame);
-    let leads = loop {
-        let stopped = world & STOPPED != 0;
-        if why == Why::Asked && !stopped {
-            set_parked(cpu, 0);
-            return;
+    let Some(leads) = stand(bit, why == Why::Asked) else {
+        set_parked(cpu, 0);
+        return;
+    };
+    gic::set_tick(false);
+    let interrupts = gic::keep_host();
+    if leads {
+        lead(cpu);
+    }
+    wait(cpu, bit);
+    gic::let_host(interrupts);
+    let step = STEPPING.load(Ordering::Relaxed) == cpu + 1;
+    parked::take_up(cpu, frame, step);
+    adopt(step);
+    gic::set_tick(true);
+    // The next stop may have begun before this CPU woke. Then the one call it found was for both.
+    if is_stopped() {
+        gic::call_this_cpu();
+    }
+}
+
+/// Counts the CPU of `bit` as standing: whether it is the first. `None` where it is to stand only `with_others`, and
+/// those run.
+#[inline(always)]
+fn stand(bit: u64, with_others: bool) -> Option<bool> {
+    let mut world = WORLD.load(Ordering::Acquire);
+    loop {
+        let leads = world & STOPPED == 0;
+        if leads && with_others {
+            return None;
         }
         match WORLD.compare_exchange_weak(
             world,
@@ -124,28 +169,32 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
             Ordering::AcqRel,
             Ordering::Acquire,
         ) {
-            Ok(_) => break !stopped,
+            Ok(_) => return Some(leads),
             Err(now) => world = now,
         }
-    };
-    gic::set_tick(false);
-    let interrupts = gic::keep_host();
-    if leads {
-        lead(cpu);
     }
-    while WORLD.load(Ordering::Acquire) & bit != 0 {
+}
+
+/// Waits until this CPU is let go. One that is held back while others run looks whether the client has said something:
+/// the others may all be off.
+#[inline(always)]
+fn wait(cpu: usize, bit: u64) {
+    loop {
+        let world = WORLD.load(Ordering::Acquire);
+        if world & bit == 0 {
+            return;
+        }
+        let held = world & STOPPED == 0;
+        if held && super::has_input() && stand(bit, false) == Some(true) {
+            REASONS[cpu].store(Why::Input as usize, Ordering::Relaxed);
+            lead(cpu);
+            continue;
+        }
+        gic::set_tick(held);
         // SAFETY: waits for an interrupt, pending or to come; it is not taken, FIQ is masked.
         unsafe { asm!("wfi", options(nostack, preserves_flags)) }
         gic::acknowledge();
-        gic::set_tick(false);
     }
-    gic::let_host(interrupts);
-    let attached = ATTACHED.load(Ordering::Acquire);
-    let step = STEPPING.load(Ordering::Relaxed) == cpu + 1;
-    parked::take_up(cpu, frame, step);
-    hardware::load(attached, step);
-    vectors::choose(attached);
-    gic::set_tick(true);
 }
 
 /// Waits for the others, lets the debugger work, and lets go of those that are to run.
@@ -153,9 +202,10 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
 fn lead(cpu: usize) {
     LEADER.store(cpu, Ordering::Relaxed);
     gic::call_others();
+    let missing = || ONLINE.load(Ordering::SeqCst) & !WORLD.load(Ordering::Acquire);
     let counter = || read_register!(cntpct_el0);
-    let (start, limit) = (counter(), read_register!(cntfrq_el0) / PATIENCE);
-    while ONLINE.load(Ordering::SeqCst) & !WORLD.load(Ordering::Acquire) != 0
+    let (start, limit) = (counter(), read_register!(cntfrq_el0) * PATIENCE);
+    while missing() & !ABSENT.load(Ordering::Relaxed) != 0
         && counter().wrapping_sub(start) < limit
     {
         // SAFETY: a hint.
@@ -167,6 +217,7 @@ fn lead(cpu: usize) {
     unsafe { switch_context(CPU_STACK.as_ptr(), DEBUGGER_STACK.as_ptr()) }
     breakpoints::lay();
     window::close(root);
+    ABSENT.store(missing(), Ordering::Relaxed);
     WORLD.fetch_and(HELD.load(Ordering::Relaxed), Ordering::AcqRel);
     gic::call_others();
 }
