@@ -215,12 +215,12 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
 
     /// Lets the machine run for a while.
     fn run(&mut self) {
-        let Some(stop) = self.stub.inferior.run() else {
-            return;
-        };
-        // Where there is nobody to tell, the machine goes on.
-        if self.attached {
-            self.report(stop);
+        match self.stub.inferior.run() {
+            Some(stop) if self.attached => self.report(stop),
+            // It cannot go on: the next client finds it stopped.
+            Some(Stop::Panic { cpu }) => self.halt(SIGABRT, cpu),
+            // Where there is nobody to tell, the machine goes on.
+            Some(_) | None => {}
         }
     }
 
@@ -242,10 +242,14 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
     }
 
     fn stop(&mut self, signal: u8, cpu: usize, details: fmt::Arguments<'_>) {
+        self.halt(signal, cpu);
+        self.send_stop(details);
+    }
+
+    fn halt(&mut self, signal: u8, cpu: usize) {
         self.running = false;
         self.session.thread = cpu + 1;
         self.stopped = (signal, cpu + 1);
-        self.send_stop(details);
     }
 
     fn send_stop(&mut self, details: fmt::Arguments<'_>) {

@@ -193,7 +193,7 @@ fn who_detaches_or_kills_lets_the_machine_run() {
             }
             // Nobody is there to be told of a stop.
             stub.inferior.stops = [None; 4].into();
-            stub.inferior.stops[2] = Some(Stop::Panic { cpu: 0 });
+            stub.inferior.stops[2] = Some(Stop::Breakpoint { cpu: 0 });
             table.extend([(farewell, reply), ("", ""), ("", "")]);
             assert!(check(&mut stub, false, &table), "{farewell}");
             assert_eq!(stub.inferior.runs, 3 + usize::from(running));
@@ -207,6 +207,29 @@ fn who_detaches_or_kills_lets_the_machine_run() {
             assert!(!check(&mut stub, true, &table), "{farewell}");
         }
     }
+}
+
+#[test]
+fn a_panic_that_nobody_saw_is_what_the_next_client_finds() {
+    let mut stub = stub();
+    let panic = Some(Stop::Panic { cpu: 1 });
+    stub.inferior.stops = [None, panic, panic, panic].into();
+    let features = acknowledged(FEATURES);
+    let table = [
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        (HELLO, &*features),
+        ("?", "+[T06thread:02;]"),
+        // It stops where it stopped, whoever is there.
+        ("vCont;c", "+[T06thread:02;]"),
+        ("D", "+[OK]"),
+        ("", ""),
+        (HELLO, &*features),
+        ("?", "+[T06thread:02;]"),
+    ];
+    assert!(!check(&mut stub, true, &table));
+    assert_eq!(stub.inferior.runs, 4);
 }
 
 #[test]
