@@ -98,7 +98,7 @@ primary_high:
     msr     tpidr_el2, xzr
     ldr     x1, =__stacks_start
     add     x1, x1, #{STACK_SIZE}
-    mov     sp, x1
+    sub     sp, x1, #{FRAME_SIZE}
     mov     x29, xzr
     mov     x30, xzr
     b       hyp_main
@@ -108,7 +108,10 @@ primary_high:
 secondary_high:
     mrs     x0, tpidr_el2
     bl      stack_top
-    mov     sp, x1
+    // Above is the place of the host's frame, in which the debugger looks and writes: there is none yet.
+    sub     sp, x1, #{FRAME_SIZE}
+    stp     xzr, xzr, [sp, #{FRAME_ELR}]
+    str     xzr, [sp, #{FRAME_SAVED}]
     mov     x29, xzr
     mov     x30, xzr
     b       secondary_main

@@ -50,15 +50,17 @@ impl Cpu for ThisCpu {
 
     fn relax(&self) {
         stop_if_asked();
-        // The debugger may stop a CPU that waits: its FIQ comes here. hyp's registers of the trap it is in were read when
-        // it began.
+        // The debugger may stop a CPU that waits: its FIQ comes here, if it does not come anywhere. hyp's registers of
+        // the trap it is in were read when it began.
         // SAFETY: a hint. Not `nomem`: the lock must be read after it, or a wake between the two would be lost; one
         // before it stays in the event register.
         unsafe {
             asm!(
+                "mrs {masks}, daif",
                 "msr daifclr, #1",
                 "wfe",
-                "msr daifset, #1",
+                "msr daif, {masks}",
+                masks = out(reg) _,
                 options(nostack, preserves_flags)
             );
         }

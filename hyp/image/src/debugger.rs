@@ -131,11 +131,17 @@ pub(crate) fn open_window(hyp: &Hyp<'_>) {
     }
 }
 
+/// Has this CPU's registers be the debugger's.
+#[inline(always)]
+fn equip() {
+    hardware::take();
+    gic::start();
+}
+
 /// Has this CPU take part. Before it enters the host.
 pub(crate) fn start_cpu(cpu: usize) {
     if is_present() {
-        hardware::take();
-        gic::start();
+        equip();
         emulate::start(cpu);
         world::join(cpu);
     }

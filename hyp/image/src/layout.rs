@@ -1,9 +1,12 @@
 //! Where everything is: the fixed numbers, and what the linker script decided.
 
+use core::mem::offset_of;
+
 use hyp::addr::{Pa, PageRange, Va};
 use hyp::init::{Section, SectionKind};
 
 use crate::dtb::MAX_CPUS;
+use crate::vectors::Frame;
 
 /// VA − PA of everything hyp maps but its stacks and the idmap; `hyp.ld` has the same number.
 pub(crate) const OFFSET: u64 = 0x40_0000_0000;
@@ -176,6 +179,9 @@ core::arch::global_asm!(
     STACK_SIZE = const STACK_SIZE,
     STACK_SHIFT = const STACK_BIT + 1,
     STACKS_VA = const STACKS_VA.get(),
+    FRAME_SIZE = const size_of::<Frame>(),
+    FRAME_ELR = const offset_of!(Frame, elr),
+    FRAME_SAVED = const offset_of!(Frame, saved),
 );
 core::arch::global_asm!(
     include_str!("vectors.s"),

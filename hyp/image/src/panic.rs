@@ -28,6 +28,13 @@ pub(crate) fn stop_if_asked() {
     }
 }
 
+/// The CPU whose panic stopped the machine.
+#[cfg(feature = "channel")]
+pub(crate) fn culprit() -> Option<usize> {
+    let cpu = PANICKED.load(Ordering::Relaxed);
+    (cpu != NO_CPU).then_some(cpu as usize)
+}
+
 /// Stops for good: for the debugger, or for QEMU's.
 fn stop() -> ! {
     #[cfg(feature = "channel")]

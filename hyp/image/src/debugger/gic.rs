@@ -60,6 +60,7 @@ pub(super) fn take(mpidrs: &[u64]) {
 }
 
 /// Has this CPU take FIQ at EL2, and tick.
+#[inline(always)]
 pub(super) fn start() {
     // SAFETY: these route interrupts and trap the host's registers; FIQ is masked at EL2. ICH_HCR_EL2, ICC_PMR_EL1,
     // ICC_IGRPEN0_EL1, which not every assembler knows by name.

@@ -45,6 +45,7 @@ static BREAKPOINTS: [Pair; MOST] = [const { Pair::free() }; MOST];
 static WATCHPOINTS: [Pair; MOST] = [const { Pair::free() }; MOST];
 
 /// Makes this CPU's debug registers EL2's.
+#[inline(always)]
 pub(super) fn take() {
     // SAFETY: hyp alone uses them from here on; nothing is armed.
     unsafe {

@@ -18,6 +18,7 @@ use super::{Shared, breakpoints, hardware};
 use crate::dtb::MAX_CPUS;
 use crate::el2::{hypervisor, regions};
 use crate::layout::{debugger_memory, unbroken};
+use crate::panic::culprit;
 
 #[unsafe(link_section = ".bss.debugger")]
 static BUFFERS: Shared<Buffers> = Shared::new(Buffers::new());
@@ -171,7 +172,10 @@ impl Inferior for ThisMachine<'_> {
                     None => continue,
                 },
                 Why::Step => Stop::Step { cpu },
-                Why::Panic => Stop::Panic { cpu },
+                // Which the other CPUs follow, and one of them may have been the first to stop.
+                Why::Panic => Stop::Panic {
+                    cpu: culprit().unwrap_or(cpu),
+                },
             });
         }
     }
@@ -293,10 +297,11 @@ impl ThisMachine<'_> {
     }
 
     fn after_running(&mut self) {
-        if let Some(cpu) = self.masked.take()
+        if let Some(cpu) = self.masked
             && let Some(parked) = world::standing(cpu)
         {
             unmask_interrupts(cpu, parked);
+            self.masked = None;
         }
     }
 }

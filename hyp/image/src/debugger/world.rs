@@ -129,6 +129,10 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
         adopt(hardware::is_stepping());
         return;
     }
+    if ONLINE.load(Ordering::SeqCst) & bit == 0 {
+        // On its way up it met a breakpoint, or panicked.
+        super::equip();
+    }
     reason.store(why as usize, Ordering::Relaxed);
     address.store(read_register!(far_el2), Ordering::Relaxed);
     parked::write_down(cpu, frame);
