@@ -99,6 +99,9 @@ primary_high:
     ldr     x1, =__stacks_start
     add     x1, x1, #{STACK_SIZE}
     sub     sp, x1, #{FRAME_SIZE}
+    ldr     x1, =el2_vectors
+    msr     vbar_el2, x1
+    isb
     mov     x29, xzr
     mov     x30, xzr
     b       hyp_main
@@ -112,6 +115,9 @@ secondary_high:
     sub     sp, x1, #{FRAME_SIZE}
     stp     xzr, xzr, [sp, #{FRAME_ELR}]
     str     xzr, [sp, #{FRAME_SAVED}]
+    ldr     x1, =el2_vectors
+    msr     vbar_el2, x1
+    isb
     mov     x29, xzr
     mov     x30, xzr
     b       secondary_main

@@ -15,8 +15,8 @@ use crate::debugger;
 use crate::dtb::Machine;
 use crate::layout::{DEVICE_TREE, va};
 use crate::memory::{self, Memory};
+use crate::psci;
 use crate::uart::println;
-use crate::{psci, vectors};
 
 /// Written once by CPU 0 while it is alone, then only read. It has one member, so that a debugger finds what is in it.
 #[repr(transparent)]
@@ -82,7 +82,6 @@ unsafe extern "C" {
 /// CPU 0, from `boot.s`: with the boot table, alone, on its stack at the fixed offset.
 #[unsafe(no_mangle)]
 extern "C" fn hyp_main() -> ! {
-    vectors::install();
     println!("hyp: starting at EL2, {}", env!("CARGO_PKG_VERSION"));
     // SAFETY: QEMU puts the device tree of an ELF image here, the boot table maps it, and nothing writes it.
     let tree = unsafe { Fdt::from_raw(va(DEVICE_TREE).get() as *const u8) };
@@ -125,7 +124,6 @@ extern "C" fn hyp_main() -> ! {
 /// Every other CPU, from `boot.s`: with hyp's tables, on its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main() -> ! {
-    vectors::install();
     protect_cpu(hypervisor());
     let (entry, context) = psci::take_start();
     println!("hyp: CPU {} is up", ThisCpu.id());

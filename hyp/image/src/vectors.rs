@@ -130,23 +130,19 @@ extern "C" fn unexpected_exception(frame: &Frame, slot: usize) -> ! {
     unexpected(what, frame.elr, frame.x[29])
 }
 
-/// Has this CPU take its exceptions to EL2 here.
-pub(crate) fn install() {
-    choose(false);
-}
-
-/// Chooses this CPU's table: `attached` is for while a client is attached to the debugger.
+/// Chooses this CPU's table, which was `el2_vectors` from the start: `attached` is for while a client is attached to the
+/// debugger.
+#[cfg(feature = "channel")]
 #[inline(always)]
 pub(crate) fn choose(attached: bool) {
     unsafe extern "C" {
         static el2_vectors: u8;
-        #[cfg(feature = "channel")]
         static attached_vectors: u8;
     }
-    let table = match attached {
-        #[cfg(feature = "channel")]
-        true => &raw const attached_vectors,
-        _ => &raw const el2_vectors,
+    let table = if attached {
+        &raw const attached_vectors
+    } else {
+        &raw const el2_vectors
     };
     // SAFETY: both tables are what vectors.s says, aligned to 2 KiB, in code that is mapped for good.
     unsafe { write_register!(vbar_el2, table as u64) }

@@ -70,8 +70,8 @@ pub(super) fn start() {
         write_register!(S3_0_C4_C6_0, PMR);
         write_register!(S3_0_C12_C12_6, 1);
     }
-    isb();
-    set_tick(true);
+    // The first tick comes at once: a client may be waiting already.
+    wake_in(u64::MAX, true);
 }
 
 /// Takes the FIQ that is pending, and is done with it.

@@ -209,8 +209,7 @@ fn lead(cpu: usize) {
     let missing = || ONLINE.load(Ordering::SeqCst) & !WORLD.load(Ordering::Acquire);
     let counter = || read_register!(cntpct_el0);
     let (start, limit) = (counter(), read_register!(cntfrq_el0) * PATIENCE);
-    while missing() & !ABSENT.load(Ordering::Relaxed) != 0
-        && counter().wrapping_sub(start) < limit
+    while missing() & !ABSENT.load(Ordering::Relaxed) != 0 && counter().wrapping_sub(start) < limit
     {
         // SAFETY: a hint.
         unsafe { asm!("yield", options(nostack, preserves_flags)) }
