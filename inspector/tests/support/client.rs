@@ -33,13 +33,17 @@ impl Client {
     pub(crate) fn send(&mut self, body: &str) {
         let mut bytes = Vec::new();
         rsp::encode(body.as_bytes(), &mut bytes);
-        self.stream.write_all(&bytes).expect("the server reads");
+        self.send_raw(&bytes);
+    }
+
+    /// Sends bytes that need be no packet.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
     }
 
     /// Ctrl-C.
     pub(crate) fn interrupt(&mut self) {
-        let sent = self.stream.write_all(&[rsp::INTERRUPT]);
-        sent.expect("the server reads");
+        self.send_raw(&[rsp::INTERRUPT]);
     }
 
     /// The next packet, acknowledged.
@@ -49,7 +53,7 @@ impl Client {
                 let Event::Packet(body) = event else {
                     continue;
                 };
-                self.stream.write_all(b"+").expect("the server reads");
+                self.send_raw(b"+");
                 return body;
             }
             let mut buffer = [0; 4096];
