@@ -4,7 +4,7 @@
 use hyp::Cpu;
 use hyp::abort::{Injection, Outcome, Trap};
 
-use crate::arch::{isb, read_register, write_register};
+use crate::arch::{read_register, write_register};
 use crate::cpu::ThisCpu;
 use crate::el2::hypervisor;
 #[cfg(feature = "channel")]
@@ -146,5 +146,5 @@ pub(crate) fn choose(attached: bool) {
     };
     // SAFETY: both tables are what vectors.s says, aligned to 2 KiB, in code that is mapped for good.
     unsafe { write_register!(vbar_el2, table as u64) }
-    isb();
+    crate::arch::isb();
 }
