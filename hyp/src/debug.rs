@@ -12,6 +12,7 @@
 //! | [`window`] | writers that keep only what is asked for |
 //! | [`walk`] | looking an address up in the tables, whatever somebody wrote into them |
 //! | [`host`] | the host's own virtual addresses |
+//! | [`instructions`] | instructions that are not like others to step over |
 //! | [`owners`] | the joint state of a physical page |
 //! | [`symbols`] | the names that an image carries |
 //! | [`description`] | the self-description |
@@ -23,6 +24,7 @@
 pub mod description;
 pub mod files;
 pub mod host;
+pub mod instructions;
 pub mod monitor;
 pub mod owners;
 pub mod registers;

@@ -2,6 +2,7 @@
 
 use hyp::addr::{Pa, PageRange};
 use hyp::debug::host::HostStage1;
+use hyp::debug::instructions::{begin_of_attempt, notices_masks};
 use hyp::debug::registers::{Register, System};
 use hyp::debug::server::{self, Buffers};
 use hyp::debug::stub::Stub;
@@ -168,7 +169,10 @@ impl Inferior for ThisMachine<'_> {
                 Why::Breakpoint => Stop::Breakpoint { cpu },
                 Why::HardwareBreakpoint => Stop::HardwareBreakpoint { cpu },
                 Why::Watchpoint => match hardware::watched(world::fault_address(cpu)) {
-                    Some((va, kind)) => Stop::Watch { cpu, kind, va },
+                    Some((va, kind)) => {
+                        self.begin_anew(cpu);
+                        Stop::Watch { cpu, kind, va }
+                    }
                     None => continue,
                 },
                 Why::Step => Stop::Step { cpu },
@@ -258,6 +262,23 @@ impl ThisMachine<'_> {
         Ok(pa)
     }
 
+    /// The instruction that CPU `cpu` would find at `va`.
+    fn fetch(&self, cpu: usize, va: u64) -> Option<u32> {
+        let pa = self.translate(cpu, va)?;
+        let word = self.word(pa & !7)?;
+        Some((word >> (8 * (pa & 4))) as u32)
+    }
+
+    /// A store-exclusive fails after any stop. A CPU that stopped before one that is watched would do so for ever, and so
+    /// it begins anew with the load: there a debugger knows that it must step over both at once.
+    fn begin_anew(&self, cpu: usize) {
+        if let Some(parked) = world::standing(cpu)
+            && let Some(pc) = begin_of_attempt(|va| self.fetch(cpu, va), parked.pc)
+        {
+            parked.pc = pc;
+        }
+    }
+
     fn is_at_breakpoint(&self, cpu: usize) -> bool {
         let pc = world::standing(cpu).map(|parked| parked.pc);
         let pa = pc.and_then(|pc| self.translate(cpu, pc));
@@ -271,14 +292,11 @@ impl ThisMachine<'_> {
             && let Some(parked) = world::standing(cpu)
             && !is_el2(parked)
             && parked.pstate & PSTATE_I == 0
-            && let Some(pa) = self.translate(cpu, parked.pc)
-            && let Some(word) = self.word(pa & !7)
+            && let Some(instruction) = self.fetch(cpu, parked.pc)
+            && !notices_masks(instruction)
         {
-            let instruction = (word >> (8 * (pa & 4))) as u32;
-            if !notices_masks(instruction) {
-                parked.pstate |= PSTATE_I;
-                self.masked = Some(cpu);
-            }
+            parked.pstate |= PSTATE_I;
+            self.masked = Some(cpu);
         }
         if core::mem::take(&mut self.written) {
             // A descriptor that the client has written holds from now on.
@@ -304,15 +322,6 @@ impl ThisMachine<'_> {
             self.masked = None;
         }
     }
-}
-
-/// Whether an instruction of the host's reads or writes PSTATE.I: MRS and MSR of DAIF, MSR DAIFSet and DAIFClr, ERET and
-/// exceptions.
-fn notices_masks(instruction: u32) -> bool {
-    instruction & 0xffdf_ffe0 == 0xd51b_4220
-        || instruction & 0xffff_f0df == 0xd503_40df
-        || instruction & 0xffff_f000 == 0xd69f_0000
-        || instruction & 0xff00_0000 == 0xd400_0000
 }
 
 impl Parked {
