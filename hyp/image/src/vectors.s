@@ -174,9 +174,8 @@ attached_host_sync_entry:
     str     x3, [sp, #FRAME_SAVED]
     isb
     mov     x0, sp
-    msr     daifclr, #(8 | 1)
-    bl      host_sync
-    msr     daifset, #0xf
+    b       attached_host_sync
+attached_host_sync_exit:
     str     xzr, [sp, #FRAME_SAVED]
     // A step that was asked for inside EL2 goes on in the host.
     mrs     x3, mdscr_el1
@@ -187,6 +186,20 @@ attached_host_sync_entry:
     .cfi_endproc
     .size attached_host_sync_entry, . - attached_host_sync_entry
 
+// The part of it that may have breakpoints: who finishes `host_sync` has one set where that returns to.
+    .section .text, "ax"
+    .type attached_host_sync, %function
+attached_host_sync:
+    .cfi_startproc
+    frame_of_host
+    msr     daifclr, #(8 | 1)
+    bl      host_sync
+    msr     daifset, #0xf
+    b       attached_host_sync_exit
+    .cfi_endproc
+    .size attached_host_sync, . - attached_host_sync
+
+    .section .text.unbroken, "ax"
     .type host_fiq_entry, %function
 host_fiq_entry:
     .cfi_startproc
