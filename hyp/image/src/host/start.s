@@ -14,6 +14,9 @@
     .global host_start
     .type host_start, %function
 host_start:
+    .cfi_startproc
+    // Nobody called this: whoever unwinds is at the end here.
+    .cfi_undefined x30
     // MAIR_EL1: attribute 0 Normal write-back, 1 Device-nGnRE.
     mov     x1, #0x04ff
     msr     mair_el1, x1
@@ -38,8 +41,10 @@ host_start:
     add     x1, x1, x2, lsl #{STACK_SHIFT}
     mov     sp, x1
     mov     x29, xzr
-    mov     x30, xzr
-    b       host_main
+    bl      host_main
+    // Never reached; the address after the call must still be this function's, for who unwinds.
+    brk     #0
+    .cfi_endproc
     .size host_start, . - host_start
 
     .balign 2048
