@@ -74,7 +74,7 @@ pub(in crate::hypervisor) fn uncover(
     Ok((!parked.is_empty()).then(|| Fact {
         what: "parked".to_owned(),
         value: format!(
-            "hyp's debugger has parked CPU {}; its registers are those it saved",
+            "CPU {}: shown are the registers that hyp's debugger saved",
             parked.join(", ")
         ),
         source: source(images, PARKED),

@@ -106,7 +106,7 @@ fn a_parked_cpu_shows_what_it_was_doing() {
     let fact = fact.expect("it is said");
     assert_eq!(
         fact.value,
-        "hyp's debugger has parked CPU 1; its registers are those it saved"
+        "CPU 1: shown are the registers that hyp's debugger saved"
     );
     assert_eq!(
         fact.source,
