@@ -81,6 +81,16 @@
     .cfi_offset 31, -FRAME + FRAME_HOST_SP
     .endm
 
+    .macro enter_from_host
+    frame_of_host
+    sub     sp, sp, #FRAME
+    stp     x0, x1, [sp]
+    save_registers
+    // A frame record that ends the chain for whoever walks it by x29.
+    mov     x29, xzr
+    mov     x30, xzr
+    .endm
+
     .macro vector_table name, host_sync_entry
     .balign 2048
     .global \name
@@ -126,13 +136,7 @@
     .type host_sync_entry, %function
 host_sync_entry:
     .cfi_startproc
-    frame_of_host
-    sub     sp, sp, #FRAME
-    stp     x0, x1, [sp]
-    save_registers
-    // A frame record that ends the chain for whoever walks it by x29.
-    mov     x29, xzr
-    mov     x30, xzr
+    enter_from_host
     mov     x0, sp
     bl      host_sync
     return_to_interrupted
@@ -147,12 +151,7 @@ host_sync_entry:
     .type attached_host_sync_entry, %function
 attached_host_sync_entry:
     .cfi_startproc
-    frame_of_host
-    sub     sp, sp, #FRAME
-    stp     x0, x1, [sp]
-    save_registers
-    mov     x29, xzr
-    mov     x30, xzr
+    enter_from_host
     mrs     x2, esr_el2
     mrs     x3, far_el2
     stp     x2, x3, [sp, #FRAME_ESR]
@@ -203,12 +202,7 @@ attached_host_sync:
     .type host_fiq_entry, %function
 host_fiq_entry:
     .cfi_startproc
-    frame_of_host
-    sub     sp, sp, #FRAME
-    stp     x0, x1, [sp]
-    save_registers
-    mov     x29, xzr
-    mov     x30, xzr
+    enter_from_host
     mov     x0, sp
     bl      debugger_fiq
     return_to_interrupted
