@@ -5,4 +5,5 @@
 mod client;
 mod debuggee;
 mod holders;
+mod misbehaviour;
 mod stops;

@@ -44,7 +44,7 @@ fn run(session: &mut Session<'_>, time: Duration) -> Counters {
 }
 
 /// Lets CPUs run until the host has done more than `before` rounds, and returns how many.
-fn run_on(session: &mut Session<'_>, before: u64) -> u64 {
+pub(crate) fn run_on(session: &mut Session<'_>, before: u64) -> u64 {
     let deadline = Instant::now() + LIMIT;
     let mut time = Duration::ZERO;
     loop {
