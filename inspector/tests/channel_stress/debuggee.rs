@@ -181,6 +181,32 @@ impl Session<'_> {
             .collect()
     }
 
+    /// Addresses of the code that a CPU is in at EL2: its PC, where it returns to, and where its callers do.
+    pub(crate) fn calls(&mut self, registers: &Registers) -> Vec<u64> {
+        const STACK_SIZE: u64 = 0x4000;
+        if registers.el != 2 {
+            return Vec::new();
+        }
+        let (sp, top) = (registers.sp, (registers.sp | (STACK_SIZE - 1)) + 1);
+        let stack = self.words(sp, ((top - sp) / 8) as usize);
+        let record = |at: u64| {
+            let offset = at.checked_sub(sp).filter(|offset| offset % 8 == 0)?;
+            let first = usize::try_from(offset / 8).ok()?;
+            Some([*stack.get(first)?, *stack.get(first + 1)?])
+        };
+        let mut calls = vec![registers.pc];
+        let mut frame = registers.x[29];
+        while let Some([next, caller]) = record(frame) {
+            calls.push(caller);
+            // Callers are further up.
+            if next <= frame {
+                break;
+            }
+            frame = next;
+        }
+        calls
+    }
+
     /// Says how many rounds a second the host does; 0 is as many as it can.
     pub(crate) fn set_pace(&mut self, pace: u64) {
         let data = rsp::to_hex(&pace.to_le_bytes());
@@ -227,4 +253,12 @@ impl Counters {
         let counts = self.counts.iter().zip(before.counts);
         self.rounds >= before.rounds && counts.into_iter().all(|(now, before)| *now >= before)
     }
+}
+
+/// The CPU that a stop reply names: `T05thread:02;…`.
+pub(crate) fn cpu_of(stop: &str) -> u64 {
+    let thread = stop.split_once("thread:").map(|(_, rest)| rest);
+    let digits = thread.and_then(|rest| rest.split(';').next());
+    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.expect(stop) - 1
 }

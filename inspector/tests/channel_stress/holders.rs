@@ -4,7 +4,7 @@
 //! a lock holds it, and a CPU in whose calls no function occurs that takes the lock does not.
 
 use crate::client::Client;
-use crate::debuggee::{Debuggee, Registers, Session};
+use crate::debuggee::{Debuggee, Session, cpu_of};
 use fixtures::qemu::Boot;
 use std::ops::Range;
 use std::thread;
@@ -130,32 +130,6 @@ fn parse_lock(line: &str) -> Lock {
     }
 }
 
-/// Addresses of the code that a CPU is in at EL2: its PC, where it returns to, and where its callers do.
-fn calls(session: &mut Session<'_>, registers: &Registers) -> Vec<u64> {
-    const STACK_SIZE: u64 = 0x4000;
-    if registers.el != 2 {
-        return Vec::new();
-    }
-    let (sp, top) = (registers.sp, (registers.sp | (STACK_SIZE - 1)) + 1);
-    let stack = session.words(sp, ((top - sp) / 8) as usize);
-    let record = |at: u64| {
-        let offset = at.checked_sub(sp).filter(|offset| offset % 8 == 0)?;
-        let first = usize::try_from(offset / 8).ok()?;
-        Some([*stack.get(first)?, *stack.get(first + 1)?])
-    };
-    let mut calls = vec![registers.pc];
-    let mut frame = registers.x[29];
-    while let Some([next, caller]) = record(frame) {
-        calls.push(caller);
-        // Callers are further up.
-        if next <= frame {
-            break;
-        }
-        frame = next;
-    }
-    calls
-}
-
 /// How often a lock was seen in each state.
 #[derive(Default, Debug)]
 struct Seen {
@@ -172,7 +146,7 @@ impl Seen {
             .all_registers()
             .into_iter()
             .map(|registers| {
-                let calls = calls(session, &registers);
+                let calls = session.calls(&registers);
                 (calls, registers.x[30])
             })
             .collect();
@@ -215,14 +189,6 @@ impl Seen {
         }
         locks
     }
-}
-
-/// The CPU that a stop reply names: `T05thread:02;…`.
-fn cpu_of(stop: &str) -> u64 {
-    let thread = stop.split_once("thread:").map(|(_, rest)| rest);
-    let digits = thread.and_then(|rest| rest.split(';').next());
-    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    number.expect(stop) - 1
 }
 
 /// Has CPUs run into `places`, one after the other, and says who holds the locks that code there runs under.

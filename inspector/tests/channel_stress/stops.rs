@@ -1,6 +1,6 @@
 //! Stops and continues: each stops every CPU, and nothing gets lost.
 
-use crate::debuggee::{Counters, Debuggee, LIMIT, Session};
+use crate::debuggee::{Counters, Debuggee, LIMIT, Session, cpu_of};
 use fixtures::qemu::{Boot, Cpu};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 50;
 
 /// Stops CPUs that contend all the time, and lets them go on, as often as that; then has the host go on alone.
-fn stop_and_continue(cpu: Cpu, cpus: u32, stops: usize) {
-    let boot = Boot::hyp().expect("the image builds").cpu(cpu);
+fn stop_and_continue(boot: Boot, cpus: u32, stops: usize) {
     let mut debuggee = Debuggee::start(boot, cpus);
     let mut session = debuggee.attach();
     session.set_pace(0);
@@ -61,17 +60,79 @@ pub(crate) fn run_on(session: &mut Session<'_>, before: u64) -> u64 {
     }
 }
 
+fn boot(cpu: Cpu) -> Boot {
+    Boot::hyp().expect("the image builds").cpu(cpu)
+}
+
 #[test]
 fn qemu_a_thousand_stops_lose_nothing() {
-    stop_and_continue(Cpu::CortexA57, 4, 1000);
+    stop_and_continue(boot(Cpu::CortexA57), 4, 1000);
 }
 
 #[test]
 fn qemu_stops_of_one_cpu_lose_nothing() {
-    stop_and_continue(Cpu::NeoverseN1, 1, 200);
+    stop_and_continue(boot(Cpu::NeoverseN1), 1, 200);
 }
 
 #[test]
 fn qemu_stops_of_eight_cpus_lose_nothing() {
-    stop_and_continue(Cpu::Max, 8, 50);
+    stop_and_continue(boot(Cpu::Max), 8, 50);
+}
+
+#[test]
+fn qemu_stops_over_the_modern_transport_lose_nothing() {
+    stop_and_continue(boot(Cpu::CortexA57).modern(), 2, 50);
+}
+
+/// One CPU steps through code while others run into a breakpoint.
+fn step_beside_breakpoints(cpu: Cpu) {
+    let mut debuggee = Debuggee::start(boot(cpu), 4);
+    let mut session = debuggee.attach();
+    session.set_pace(0);
+    let [share, order] = ["Hyp>::pkvm_host_share_hyp", "Hyp>::check_order"]
+        .map(|name| debuggee.functions(name)[0].0);
+    session.client.order(&format!("Z0,{share:x},4"));
+    session.resume();
+    let stepping = cpu_of(&session.client.stop());
+    session.client.order(&format!("z0,{share:x},4"));
+    let mut before = share;
+    let (mut steps, mut breaks) = (0, 0);
+    while steps < 100 {
+        session.client.order(&format!("Z0,{order:x},4"));
+        session
+            .client
+            .send(&format!("vCont;s:{:x};c", stepping + 1));
+        let stop = session.client.stop();
+        session.client.order(&format!("z0,{order:x},4"));
+        let cpu = cpu_of(&stop);
+        let registers = session.all_registers();
+        let pc = |cpu: u64| registers[cpu as usize].pc;
+        if stop.contains("swbreak") {
+            assert_eq!(pc(cpu), order, "{stop}");
+            breaks += 1;
+        } else {
+            assert!(stop.starts_with("T05") && cpu == stepping, "{stop}");
+            assert_ne!(pc(stepping), before);
+            steps += 1;
+        }
+        if pc(stepping) == order {
+            // It is its turn to get out of the way.
+            session.client.send(&format!("vCont;s:{:x}", stepping + 1));
+            session.client.stop();
+        }
+        before = session.registers(stepping).expect("it stands").pc;
+    }
+    assert!(breaks > 0, "no other CPU got there");
+    session.set_pace(4);
+    let rounds = session.counters().rounds;
+    session.client.order("D");
+    drop(session);
+    debuggee.wait_for_rounds(rounds + 2);
+}
+
+#[test]
+fn qemu_a_cpu_steps_while_others_meet_breakpoints() {
+    for cpu in [Cpu::CortexA57, Cpu::NeoverseN1, Cpu::Max] {
+        step_beside_breakpoints(cpu);
+    }
 }
