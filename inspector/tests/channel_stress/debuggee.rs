@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Longer than anything takes on a busy computer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a client waits for an answer before it asks again.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A machine with hyp's channel.
 pub(crate) struct Debuggee {
     pub(crate) machine: Machine,
@@ -100,9 +103,17 @@ impl Debuggee {
     /// A client that finds the machine as it is, and stops it.
     pub(crate) fn attach(&self) -> Session<'_> {
         let mut client = Client::connect(self.machine.channel());
-        client.send("qSupported:swbreak+;hwbreak+");
-        // What the server still owed a client that is gone may come first.
-        while !client.packet().starts_with(b"PacketSize=") {}
+        let hello = "qSupported:swbreak+;hwbreak+";
+        client.send(hello);
+        // What the server still owed a client that is gone comes first. QEMU drops what finds no room behind that, so
+        // a client asks again, as gdb does.
+        loop {
+            match client.packet_within(PATIENCE) {
+                Some(packet) if packet.starts_with(b"PacketSize=") => break,
+                Some(_) => {}
+                None => client.send(hello),
+            }
+        }
         Session {
             debuggee: self,
             client,

@@ -18,29 +18,29 @@ type Deed = fn(&mut UnixStream);
 const DEEDS: [(&str, Deed); 16] = [
     ("says nothing", |_| {}),
     ("sends bytes that mean nothing", |line| {
-        send(line, &noise(FLOOD))
+        send(line, &noise(FLOOD));
     }),
     ("sends nothing but zeros", |line| send(line, &[0; FLOOD])),
     ("sends nothing but beginnings", |line| {
-        send(line, &[b'$'; FLOOD])
+        send(line, &[b'$'; FLOOD]);
     }),
     ("sends nothing but ends", |line| {
-        send(line, &b"#00".repeat(FLOOD / 3))
+        send(line, &b"#00".repeat(FLOOD / 3));
     }),
     ("wants its last reply again and again", |line| {
-        be_heard(line, &[b'-'; 2000])
+        be_heard(line, &[b'-'; 2000]);
     }),
     ("stops the machine again and again", |line| {
-        send(line, &[rsp::INTERRUPT; FLOOD])
+        send(line, &[rsp::INTERRUPT; FLOOD]);
     }),
     ("breaks off in the middle of a packet", |line| {
-        be_heard(line, b"+$qSupported:swbr")
+        be_heard(line, b"+$qSupported:swbr");
     }),
     ("breaks off in the middle of a checksum", |line| {
-        be_heard(line, b"+$g#6")
+        be_heard(line, b"+$g#6");
     }),
     ("sends wrong checksums", |line| {
-        be_heard(line, &b"$g#00$vCont;c#00$D#00".repeat(99))
+        be_heard(line, &b"$g#00$vCont;c#00$D#00".repeat(99));
     }),
     ("sends packets that are too long", |line| {
         send(line, &packet(&"0".repeat(FLOOD)));
@@ -83,7 +83,7 @@ const DEEDS: [(&str, Deed); 16] = [
         },
     ),
     ("lets the machine run, and is gone", |line| {
-        be_heard(line, &packet("vCont;c"))
+        be_heard(line, &packet("vCont;c"));
     }),
 ];
 

@@ -2,7 +2,7 @@
 
 use inspector::target::rsp::{self, Decoder, Event};
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ impl Client {
     pub(crate) fn connect(address: &str) -> Self {
         let path = address.strip_prefix("unix:").expect("a Unix socket");
         let stream = UnixStream::connect(path).expect("a server listens");
-        stream.set_read_timeout(Some(LIMIT)).expect("a socket");
         Self {
             stream,
             decoder: Decoder::new(1 << 18),
@@ -48,16 +47,25 @@ impl Client {
 
     /// The next packet, acknowledged.
     pub(crate) fn packet(&mut self) -> Vec<u8> {
+        self.packet_within(LIMIT).expect("the server answers")
+    }
+
+    /// The same, if it comes before for so long nothing comes.
+    pub(crate) fn packet_within(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        self.stream.set_read_timeout(Some(limit)).expect("a socket");
         loop {
             if let Some(event) = self.events.pop_front() {
                 let Event::Packet(body) = event else {
                     continue;
                 };
                 self.send_raw(b"+");
-                return body;
+                return Some(body);
             }
             let mut buffer = [0; 4096];
-            let count = self.stream.read(&mut buffer).expect("the server answers");
+            let count = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                other => other.expect("the server is there"),
+            };
             assert!(count > 0, "the server hung up");
             self.decoder.feed(&buffer[..count], &mut self.events);
         }
