@@ -156,6 +156,11 @@ pub trait Inferior {
     /// client may have said something. When it returns, they stand still.
     fn run(&mut self) -> Option<Stop>;
 
+    /// The CPU on which hyp panicked, if that is why CPUs stand, whatever else has stopped them.
+    fn panicked(&self) -> Option<usize> {
+        None
+    }
+
     /// Adds a breakpoint. One that is there already stays, and is still one.
     ///
     /// # Errors

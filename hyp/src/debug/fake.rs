@@ -23,6 +23,8 @@ pub(crate) struct Fake {
     pub(crate) breakpoints: Vec<Breakpoint>,
     /// What the coming calls of `run` return; after these nothing stops it.
     pub(crate) stops: VecDeque<Option<Stop>>,
+    /// Where hyp panicked.
+    pub(crate) panicked: Option<usize>,
     /// How often it ran.
     pub(crate) runs: usize,
     /// How often it was let go.
@@ -37,6 +39,7 @@ impl Fake {
             resumed: Vec::new(),
             breakpoints: Vec::new(),
             stops: VecDeque::new(),
+            panicked: None,
             runs: 0,
             let_go: 0,
         }
@@ -176,6 +179,10 @@ impl Inferior for Fake {
     fn run(&mut self) -> Option<Stop> {
         self.runs += 1;
         self.stops.pop_front().flatten()
+    }
+
+    fn panicked(&self) -> Option<usize> {
+        self.panicked
     }
 
     fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {

@@ -209,7 +209,11 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
     fn interrupt(&mut self) {
         if self.running {
             self.attached = true;
-            self.stop(SIGINT, 0, format_args!(""));
+            let (signal, cpu) = match self.stub.inferior.panicked() {
+                Some(cpu) => (SIGABRT, cpu),
+                None => (SIGINT, 0),
+            };
+            self.stop(signal, cpu, format_args!(""));
         }
     }
 

@@ -184,6 +184,10 @@ impl Inferior for ThisMachine<'_> {
         }
     }
 
+    fn panicked(&self) -> Option<usize> {
+        culprit().filter(|&cpu| world::standing(cpu).is_some())
+    }
+
     fn insert(&mut self, breakpoint: Breakpoint) -> Result<(), Refused> {
         match breakpoint {
             Breakpoint::Software { va } => {

@@ -233,6 +233,20 @@ fn a_panic_that_nobody_saw_is_what_the_next_client_finds() {
 }
 
 #[test]
+fn a_client_that_comes_at_the_moment_of_a_panic_is_told() {
+    for first in ["^C", HELLO] {
+        let mut stub = stub();
+        stub.inferior.panicked = Some(1);
+        let reply = match first {
+            "^C" => "[T06thread:02;]".into(),
+            _ => format!("[T06thread:02;]+{FEATURES}"),
+        };
+        let table = [("", ""), (first, &*reply), ("?", "+[T06thread:02;]")];
+        assert!(!check(&mut stub, true, &table), "{first}");
+    }
+}
+
+#[test]
 fn detaching_ends_a_session_without_acknowledgements() {
     let table = [
         ("QStartNoAckMode", "+[OK]"),
