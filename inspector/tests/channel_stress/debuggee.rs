@@ -102,9 +102,19 @@ impl Debuggee {
 
     /// A client that finds the machine as it is, and stops it.
     pub(crate) fn attach(&self) -> Session<'_> {
+        self.greet(|| ())
+    }
+
+    /// A client that spoke before the machine, which was paused, ran its first instruction.
+    pub(crate) fn attach_first(&self) -> Session<'_> {
+        self.greet(|| Client::connect(self.machine.gdb()).order("D"))
+    }
+
+    fn greet(&self, meanwhile: impl FnOnce()) -> Session<'_> {
         let mut client = Client::connect(self.machine.channel());
         let hello = "qSupported:swbreak+;hwbreak+";
         client.send(hello);
+        meanwhile();
         // What the server still owed a client that is gone comes first. QEMU drops what finds no room behind that, so
         // a client asks again, as gdb does.
         loop {
@@ -192,7 +202,7 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Addresses of the code that a CPU is in at EL2: its PC, where it returns to, and where its callers do.
+    /// Addresses of the code that a CPU is in at EL2: its PC, and the calls that led there.
     pub(crate) fn calls(&mut self, registers: &Registers) -> Vec<u64> {
         const STACK_SIZE: u64 = 0x4000;
         if registers.el != 2 {
@@ -208,7 +218,7 @@ impl Session<'_> {
         let mut calls = vec![registers.pc];
         let mut frame = registers.x[29];
         while let Some([next, caller]) = record(frame) {
-            calls.push(caller);
+            calls.push(caller.wrapping_sub(4));
             // Callers are further up.
             if next <= frame {
                 break;

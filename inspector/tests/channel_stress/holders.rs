@@ -24,6 +24,7 @@ struct Judge {
     inside: Vec<Range<u64>>,
 }
 
+const WRITE: &str = "uart::Uart as core::fmt::Write>::write_str";
 const GET_LEAF: &str = "PageTable<A>::get_leaf";
 const MAP_HOST: &str = "PageTable<hyp::addr::Ipa>>::map";
 const MAP_HYP: &str = "PageTable<hyp::addr::Va>>::map";
@@ -66,8 +67,8 @@ fn judges(debuggee: &Debuggee) -> Vec<Judge> {
         },
         Judge {
             lock: "console",
-            takers: ranges(&["uart::print"]),
-            inside: ranges(&["uart::print_unlocked"]),
+            takers: ranges(&["uart::print", WRITE]),
+            inside: ranges(&[WRITE]),
         },
     ]
 }
@@ -147,7 +148,7 @@ impl Seen {
             .into_iter()
             .map(|registers| {
                 let calls = session.calls(&registers);
-                (calls, registers.x[30])
+                (calls, registers.x[30].wrapping_sub(4))
             })
             .collect();
         let locks = locks(session);

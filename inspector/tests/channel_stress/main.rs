@@ -6,4 +6,6 @@ mod client;
 mod debuggee;
 mod holders;
 mod misbehaviour;
+mod panics;
+mod starting;
 mod stops;
