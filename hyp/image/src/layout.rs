@@ -110,6 +110,14 @@ pub(crate) fn unbroken() -> PageRange<Pa> {
     range(linker_symbol!(__text_start), linker_symbol!(__unbroken_end))
 }
 
+/// Whether an instruction of EL2's is in that code.
+#[cfg(feature = "channel")]
+#[inline(always)]
+pub(crate) fn is_unbroken(va: u64) -> bool {
+    let pa = va.wrapping_sub(OFFSET);
+    linker_symbol!(__text_start).get() <= pa && pa < linker_symbol!(__unbroken_end).get()
+}
+
 /// What the debugger itself runs on.
 #[cfg(feature = "channel")]
 pub(crate) fn debugger_memory() -> PageRange<Pa> {

@@ -6,7 +6,7 @@ use core::ptr::{addr_of, addr_of_mut};
 use super::Shared;
 use crate::arch::{read_register, write_register};
 use crate::dtb::MAX_CPUS;
-use crate::layout::stack_top;
+use crate::layout::{is_unbroken, stack_top};
 use crate::vectors::Frame;
 
 /// What a CPU was doing when it stopped. The inspector reads this by its name and its members' names.
@@ -193,13 +193,18 @@ pub(super) fn take_up(cpu: usize, frame: &mut Frame, step: bool) {
             write_register!(sp_el0, addr_of!((*from).sp).read_volatile());
         }
     }
+    let inside = is_el2(frame.spsr);
     if step {
         frame.spsr |= PSTATE_SS;
-        if is_el2(frame.spsr) {
-            frame.spsr &= !PSTATE_D;
-        }
     } else {
         frame.spsr &= !PSTATE_SS;
+    }
+    if inside && is_unbroken(frame.elr) {
+        // A stop on the way out of EL2 would overwrite ELR_EL2 and SPSR_EL2, which are in use there. A step that leads
+        // here ends in the host.
+        frame.spsr |= PSTATE_D;
+    } else if inside && step {
+        frame.spsr &= !PSTATE_D;
     }
 }
 
