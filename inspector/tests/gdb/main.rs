@@ -4,3 +4,4 @@
 
 mod qemu;
 mod qemu_hyp;
+mod qemu_sessions;
