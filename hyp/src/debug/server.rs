@@ -22,6 +22,7 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
+use super::registers::Register;
 use super::stub::{Stub, errno};
 use super::{Inferior, Refused, Stop, WatchKind};
 use core::fmt;
@@ -209,9 +210,12 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
     fn interrupt(&mut self) {
         if self.running {
             self.attached = true;
-            let (signal, cpu) = match self.stub.inferior.panicked() {
+            let inferior = &self.stub.inferior;
+            // A client wants to see the registers of the CPU that it is told of.
+            let stands = |cpu: &usize| inferior.register(*cpu, Register::Pc).is_some();
+            let (signal, cpu) = match inferior.panicked() {
                 Some(cpu) => (SIGABRT, cpu),
-                None => (SIGINT, 0),
+                None => (SIGINT, (0..inferior.facts().cpus).find(stands).unwrap_or(0)),
             };
             self.stop(signal, cpu, format_args!(""));
         }
@@ -294,7 +298,11 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
                 self.out.send(format_args!("m{threads}"));
             }
             [b'H', b'g', id @ ..] => {
-                let thread = parse_thread(id).ok_or(EINVAL)?;
+                let thread = match parse_thread(id).ok_or(EINVAL)? {
+                    // Any: one that has registers.
+                    0 => self.stopped.1,
+                    thread => thread,
+                };
                 if thread > self.stub.inferior.facts().cpus {
                     return Err(errno(Refused::Missing));
                 }
@@ -322,11 +330,11 @@ fn is_farewell(body: &[u8]) -> bool {
     matches!(body, [b'D', ..] | b"k") || body.starts_with(b"vKill;")
 }
 
-/// The number in a thread id, `2` or `p1.2`; for 0, which is any, the first.
+/// The number in a thread id, `2` or `p1.2`; 0 is any.
 fn parse_thread(id: &[u8]) -> Option<usize> {
     let thread = match id {
         [b'p', both @ ..] => both.splitn(2, |byte| *byte == b'.').nth(1)?,
         _ => id,
     };
-    Some(usize::try_from(number(thread)?).ok()?.max(1))
+    usize::try_from(number(thread)?).ok()
 }

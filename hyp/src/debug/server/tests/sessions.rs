@@ -233,6 +233,22 @@ fn a_panic_that_nobody_saw_is_what_the_next_client_finds() {
 }
 
 #[test]
+fn a_client_is_told_of_a_cpu_that_it_can_look_at() {
+    let mut stub = stub();
+    stub.inferior.set(1, Register::Pc, 0x40_4000_2100);
+    let table = [
+        ("", ""),
+        ("^C", "[T02thread:02;]"),
+        ("qC", "+[QC02]"),
+        ("Hg1", "+[OK]"),
+        ("qC", "+[QC01]"),
+        ("Hg0", "+[OK]"),
+        ("qC", "+[QC02]"),
+    ];
+    assert!(!check(&mut stub, true, &table));
+}
+
+#[test]
 fn a_client_that_comes_at_the_moment_of_a_panic_is_told() {
     for first in ["^C", HELLO] {
         let mut stub = stub();
