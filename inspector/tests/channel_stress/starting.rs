@@ -1,7 +1,9 @@
-//! Clients that are there while CPUs come up.
+//! Clients that are there while CPUs come up, go, and do not come.
 
-use crate::debuggee::{Debuggee, LIMIT, Session, cpu_of};
+use crate::client::Client;
+use crate::debuggee::{Debuggee, LIMIT, Registers, Session, cpu_of};
 use fixtures::qemu::{Boot, Cpu};
+use inspector::target::rsp;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,4 +100,98 @@ fn qemu_a_cpu_stops_where_it_comes_up() {
     }
     leave(session);
     debuggee.wait_for_rounds(2);
+}
+
+/// Runs until a CPU is in its host, in whose place the test then makes calls.
+fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
+    loop {
+        let registers = session.registers(cpu).expect("it stands");
+        if registers.el == 1 {
+            return registers;
+        }
+        session.resume();
+        session.interrupt();
+    }
+}
+
+/// Has the CPU call PSCI when it goes on. `smc` is where an SMC is.
+fn call_psci(session: &mut Session<'_>, cpu: u64, smc: u64, function: u64, arguments: [u64; 3]) {
+    run_into_host(session, cpu);
+    let [first, second, third] = arguments;
+    // PC is register 0x20.
+    for (number, value) in [
+        (0, function),
+        (1, first),
+        (2, second),
+        (3, third),
+        (0x20, smc),
+    ] {
+        let value = rsp::to_hex(&value.to_le_bytes());
+        session.client.order(&format!("P{number:x}={value}"));
+    }
+}
+
+#[test]
+fn qemu_a_cpu_that_went_and_comes_back_stops_as_asked_meanwhile() {
+    const CPU_OFF: u64 = 0x8400_0002;
+    const CPU_ON: u64 = 0xc400_0003;
+    const SMC: u32 = 0xd400_0003;
+    let debuggee = Debuggee::start(Boot::hyp().expect("the image builds"), 2);
+    let mut session = debuggee.attach();
+    run_into_host(&mut session, 0);
+    let (main, size) = debuggee.functions("host_main")[0];
+    let code = session.words(main, size as usize / 8);
+    let mut instructions = code
+        .iter()
+        .flat_map(|word| [*word as u32, (word >> 32) as u32]);
+    let index = instructions.position(|instruction| instruction == SMC);
+    let smc = main + 4 * index.expect("an SMC") as u64;
+
+    call_psci(&mut session, 1, smc, CPU_OFF, [0; 3]);
+    let deadline = Instant::now() + LIMIT;
+    while session.registers(1).is_some() {
+        assert!(Instant::now() < deadline, "CPU 1 does not go");
+        session.resume();
+        thread::sleep(Duration::from_millis(1));
+        session.interrupt();
+    }
+    let (start, _) = debuggee.functions("host_start")[0];
+    session.client.order(&format!("Z0,{start:x},4"));
+    call_psci(&mut session, 0, smc, CPU_ON, [1, start, 0x55]);
+    session.resume();
+    let stop = session.client.stop();
+    assert!(stop.contains("swbreak") && cpu_of(&stop) == 1, "{stop}");
+    let registers = session.registers(1).expect("it stands");
+    assert_eq!((registers.pc, registers.x[0]), (start, 0x55));
+}
+
+#[test]
+fn qemu_a_cpu_that_is_stuck_is_waited_for_once() {
+    /// Seconds that the others wait for one.
+    const PATIENCE: u64 = 1;
+    let debuggee = Debuggee::start(Boot::hyp().expect("the image builds"), 2);
+    let (place, _) = debuggee.functions("Hyp>::handle_host_mem_abort")[0];
+    let (loops, _) = debuggee.functions("park_here")[0];
+    let mut qemu = Client::connect(debuggee.machine.gdb());
+    // Registers have numbers only for those who know their names.
+    qemu.ask("qXfer:features:read:target.xml:0,ffb");
+    qemu.order(&format!("Z1,{place:x},4"));
+    qemu.send("c");
+    let stuck = cpu_of(&qemu.stop());
+    qemu.order(&format!("z1,{place:x},4"));
+    qemu.order(&format!("Hg{:x}", stuck + 1));
+    qemu.order(&format!("P20={}", rsp::to_hex(&loops.to_le_bytes())));
+    qemu.order("D");
+    drop(qemu);
+
+    let mut session = debuggee.attach();
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert!(session.registers(stuck).is_none());
+        assert!(session.registers(1 - stuck).is_some());
+        session.resume();
+        session.interrupt();
+    }
+    let limit = Duration::from_secs(5 * PATIENCE);
+    assert!(start.elapsed() < limit, "{:?}", start.elapsed());
 }

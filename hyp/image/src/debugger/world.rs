@@ -72,9 +72,10 @@ static DEBUGGER_STACK: AtomicU64 = AtomicU64::new(0);
 #[unsafe(link_section = ".bss.debugger")]
 static ABSENT: AtomicU64 = AtomicU64::new(0);
 
-/// How long the leader waits for the others, in seconds. Longer than a computer that is busy with much else keeps one
-/// from running; a CPU that is stuck in EL2 with FIQ masked does not come, and is waited for only once.
-const PATIENCE: u64 = 5;
+/// How long the leader waits for the others, in seconds: longer than a computer that is busy with much else keeps one
+/// from running, and shorter than gdb waits for an answer. A CPU that is stuck in EL2 with FIQ masked does not come, and is
+/// waited for only once.
+const PATIENCE: u64 = 1;
 
 unsafe extern "C" {
     fn switch_context(save: *mut u64, next: *const u64);
