@@ -194,6 +194,7 @@ core::arch::global_asm!(
 core::arch::global_asm!(
     include_str!("vectors.s"),
     STACK_BIT = const STACK_BIT,
+    OFFSET_BIT = const OFFSET.trailing_zeros(),
     CHANNEL = const cfg!(feature = "channel") as u32,
     OVERFLOW_STACK_SIZE = const OVERFLOW_STACK_SIZE,
 );

@@ -257,8 +257,10 @@ own_sync_entry:
     sub     sp, sp, #FRAME
     add     sp, sp, x0
     sub     x0, sp, x0
+    // At the fixed offset there are no guards: it is the stack of the start, of a report, or the debugger's.
+    tbnz    x0, #{OFFSET_BIT}, 3f
     tbz     x0, #{STACK_BIT}, 1f
-    sub     x0, sp, x0
+3:  sub     x0, sp, x0
     sub     sp, sp, x0
     stp     x0, x1, [sp]
     .if {CHANNEL}
