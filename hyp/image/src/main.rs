@@ -1,6 +1,6 @@
 //! hyp as a bare-metal image for QEMU's `virt` machine; `cargo fixtures image` builds it.
 //!
-//! All of the project's unsafe code and assembly is in this package. In the order in which CPU 0 runs it:
+//! All of hyp's unsafe code and assembly is in this package. In the order in which CPU 0 runs it:
 //! `boot.s`, `el2` with `dtb`, `layout` and `memory`, then `vectors`, `psci` and
 //! `cpu` for as long as the machine runs, and `panic` at its end. `debugger` is hyp's own, and `emulate` what the
 //! host sees of the devices that it has taken.
