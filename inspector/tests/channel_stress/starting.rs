@@ -4,6 +4,8 @@ use crate::client::Client;
 use crate::debuggee::{Debuggee, LIMIT, Registers, Session, cpu_of};
 use fixtures::qemu::{Boot, Cpu};
 use inspector::target::rsp;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +104,40 @@ fn qemu_a_cpu_stops_where_it_comes_up() {
     debuggee.wait_for_rounds(2);
 }
 
+/// QEMU may keep the translation of a breakpoint that is gone: of one that was taken away while QEMU translated it for a
+/// CPU on its way up. Here it keeps one because it does not notice who else writes the machine's memory.
+#[test]
+fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
+    /// hyp's own breakpoint, `brk #0xe12`, and where RAM begins.
+    const BRK: u32 = 0xd421_c240;
+    const RAM: u64 = 0x4000_0000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ram");
+    let boot = Boot::hyp().expect("the image builds");
+    let mut debuggee = Debuggee::early(boot.ram_file(&path).paused(), 2);
+    let ram = File::options().read(true).write(true).open(&path);
+    let ram = ram.expect("QEMU has created it");
+    let main = debuggee.functions("secondary_main")[0].0;
+    // hyp maps RAM at a multiple of 1 GiB.
+    let offset = main % RAM;
+    let mut instruction = [0; 4];
+    ram.read_exact_at(&mut instruction, offset).expect("code");
+    assert_ne!(instruction, [0; 4], "the image is loaded");
+    ram.write_all_at(&BRK.to_le_bytes(), offset).expect("RAM");
+
+    let mut session = debuggee.attach_first();
+    let deadline = Instant::now() + LIMIT;
+    while session.registers(1).map(|cpu| cpu.pc) != Some(main) {
+        assert!(Instant::now() < deadline, "CPU 1 does not come up");
+        session.resume();
+        thread::sleep(Duration::from_micros(200));
+        session.interrupt();
+    }
+    ram.write_all_at(&instruction, offset).expect("RAM");
+    leave(session);
+    debuggee.wait_for_rounds(2);
+}
+
 /// Runs until a CPU is in its host, in whose place the test then makes calls.
 fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
     loop {
@@ -167,8 +203,10 @@ fn qemu_a_cpu_that_went_and_comes_back_stops_as_asked_meanwhile() {
 
 #[test]
 fn qemu_a_cpu_that_is_stuck_is_waited_for_once() {
-    /// Seconds that the others wait for one.
-    const PATIENCE: u64 = 1;
+    /// How long the others wait for one.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    /// So many that half of what they would wait in all is enough on a busy computer.
+    const STOPS: u32 = 40;
     let debuggee = Debuggee::start(Boot::hyp().expect("the image builds"), 2);
     let (place, _) = debuggee.functions("Hyp>::handle_host_mem_abort")[0];
     let (loops, _) = debuggee.functions("park_here")[0];
@@ -186,12 +224,12 @@ fn qemu_a_cpu_that_is_stuck_is_waited_for_once() {
 
     let mut session = debuggee.attach();
     let start = Instant::now();
-    for _ in 0..10 {
+    for _ in 0..STOPS {
         assert!(session.registers(stuck).is_none());
         assert!(session.registers(1 - stuck).is_some());
         session.resume();
         session.interrupt();
     }
-    let limit = Duration::from_secs(5 * PATIENCE);
+    let limit = STOPS * PATIENCE / 2;
     assert!(start.elapsed() < limit, "{:?}", start.elapsed());
 }

@@ -85,6 +85,18 @@ pub(super) fn is_for(va: u64) -> bool {
     places.iter().any(|place| place.pa != 0 && place.va == va)
 }
 
+/// Writes the instruction in the memory at `pa`, which is RAM, once more as it is. QEMU (7.2, as seen) may translate
+/// instructions for a CPU that comes up while they are changed, and keep what it then has: the CPU would meet a
+/// breakpoint that is gone, for ever. It forgets that when the memory is written again, and not for the sake of cache
+/// maintenance.
+pub(super) fn renew(pa: u64) {
+    let at = window(pa & !3).cast::<u32>();
+    // SAFETY: the debugger only calls this, while CPUs stand, and so the memory stays as it is.
+    unsafe { at.write_volatile(at.read_volatile()) }
+    clean(at as u64);
+    forget_instructions();
+}
+
 /// Puts BRK in place of the instructions.
 #[inline(always)]
 pub(super) fn lay() {

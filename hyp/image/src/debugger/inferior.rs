@@ -157,31 +157,31 @@ impl Inferior for ThisMachine<'_> {
     }
 
     fn run(&mut self) -> Option<Stop> {
-        loop {
-            self.before_running();
-            world::run();
-            self.after_running();
-            let (cpu, why) = world::reason();
-            return Some(match why {
-                Why::Asked | Why::Input => return None,
-                // One that was taken away while this CPU was on its way here.
-                Why::Breakpoint if !self.is_at_breakpoint(cpu) => continue,
-                Why::Breakpoint => Stop::Breakpoint { cpu },
-                Why::HardwareBreakpoint => Stop::HardwareBreakpoint { cpu },
-                Why::Watchpoint => match hardware::watched(world::fault_address(cpu)) {
-                    Some((va, kind)) => {
-                        self.begin_anew(cpu);
-                        Stop::Watch { cpu, kind, va }
-                    }
-                    None => continue,
-                },
-                Why::Step => Stop::Step { cpu },
-                // Which the other CPUs follow, and one of them may have been the first to stop.
-                Why::Panic => Stop::Panic {
-                    cpu: culprit().unwrap_or(cpu),
-                },
-            });
-        }
+        self.before_running();
+        world::run();
+        self.after_running();
+        let (cpu, why) = world::reason();
+        let stop = match why {
+            Why::Asked | Why::Input => None,
+            // One that was taken away while this CPU was on its way here.
+            Why::Breakpoint if !self.is_at_breakpoint(cpu) => {
+                self.renew_instruction(cpu);
+                None
+            }
+            Why::Breakpoint => Some(Stop::Breakpoint { cpu }),
+            Why::HardwareBreakpoint => Some(Stop::HardwareBreakpoint { cpu }),
+            Why::Watchpoint => hardware::watched(world::fault_address(cpu)).map(|(va, kind)| {
+                self.begin_anew(cpu);
+                Stop::Watch { cpu, kind, va }
+            }),
+            Why::Step => Some(Stop::Step { cpu }),
+            // Which the other CPUs follow, and one of them may have been the first to stop.
+            Why::Panic => Some(Stop::Panic {
+                cpu: culprit().unwrap_or(cpu),
+            }),
+        };
+        // If the first to stop has nothing to tell, another CPU may have taken its step meanwhile.
+        stop.or_else(|| world::stepped().map(|cpu| Stop::Step { cpu }))
     }
 
     fn panicked(&self) -> Option<usize> {
@@ -283,10 +283,22 @@ impl ThisMachine<'_> {
         }
     }
 
+    /// The memory of the instruction that CPU `cpu` stopped at.
+    fn instruction_of(&self, cpu: usize) -> Option<u64> {
+        let pc = world::standing(cpu)?.pc;
+        self.translate(cpu, pc)
+    }
+
     fn is_at_breakpoint(&self, cpu: usize) -> bool {
-        let pc = world::standing(cpu).map(|parked| parked.pc);
-        let pa = pc.and_then(|pc| self.translate(cpu, pc));
-        pa.is_some_and(breakpoints::is_at)
+        self.instruction_of(cpu).is_some_and(breakpoints::is_at)
+    }
+
+    /// Has the instruction fetched anew that CPU `cpu` stopped at.
+    fn renew_instruction(&self, cpu: usize) {
+        let pa = self.instruction_of(cpu);
+        if let Some(pa) = pa.filter(|&pa| region_of(pa).is_some()) {
+            breakpoints::renew(pa);
+        }
     }
 
     /// A step in the host would end in an interrupt handler if one were pending, so interrupts are masked for it, but where

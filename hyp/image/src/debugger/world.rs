@@ -262,15 +262,19 @@ pub(super) fn stepping() -> Option<usize> {
     STEPPING.load(Ordering::Relaxed).checked_sub(1)
 }
 
-/// The CPU that stopped the machine, and why. A step of another CPU's goes before a client that has something to say.
+/// The CPU that has taken its one step, if it was to.
+pub(super) fn stepped() -> Option<usize> {
+    stepping().filter(|&cpu| standing(cpu).is_some() && why(cpu) == Why::Step as usize)
+}
+
+/// Why a CPU stopped; a [`Why`].
+fn why(cpu: usize) -> usize {
+    REASONS[cpu.min(MAX_CPUS - 1)].load(Ordering::Relaxed)
+}
+
+/// The CPU that stopped the machine, and why.
 pub(super) fn reason() -> (usize, Why) {
     let leader = LEADER.load(Ordering::Relaxed);
-    let why = |cpu: usize| REASONS[cpu.min(MAX_CPUS - 1)].load(Ordering::Relaxed);
-    if why(leader) == Why::Input as usize
-        && let Some(cpu) = stepping().filter(|&cpu| why(cpu) == Why::Step as usize)
-    {
-        return (cpu, Why::Step);
-    }
     let known = [
         Why::Asked,
         Why::Input,
