@@ -16,8 +16,8 @@ mod regimes;
 use crate::addr::Span;
 use crate::image::Images;
 use crate::model::{
-    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Symbol, System,
-    Tickets, symbol_at,
+    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Symbols, System,
+    Tickets,
 };
 use crate::target::{Target, TargetError};
 use description::Description;
@@ -41,7 +41,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let mut cpus = read_cpus(target)?;
     let mut problems = Vec::new();
     let Some(description) = describe(target, images, &mut problems)? else {
-        let symbols = images.symbols();
+        let symbols = Symbols::new(images.symbols());
         name_pcs(&mut cpus, &symbols);
         return Ok(without_hypervisor(cpus, symbols, problems));
     };
@@ -65,6 +65,8 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         ram: description.ram,
         regimes,
         owners,
+        vms: Vec::new(),
+        no_vms: Some("hyp keeps no VMs yet".to_owned()),
         locks,
         cpus,
         pools,
@@ -107,7 +109,7 @@ fn describe(
     Ok(None)
 }
 
-fn without_hypervisor(cpus: Vec<Cpu>, symbols: Vec<Symbol>, problems: Vec<String>) -> System {
+fn without_hypervisor(cpus: Vec<Cpu>, symbols: Symbols, problems: Vec<String>) -> System {
     System {
         complete: false,
         problems,
@@ -127,6 +129,8 @@ fn without_hypervisor(cpus: Vec<Cpu>, symbols: Vec<Symbol>, problems: Vec<String
         ram: Vec::new(),
         regimes: Vec::new(),
         owners: Vec::new(),
+        vms: Vec::new(),
+        no_vms: None,
         locks: Vec::new(),
         cpus,
         pools: Vec::new(),
@@ -145,9 +149,9 @@ fn read_cpus(target: &mut dyn Target) -> Result<Vec<Cpu>, TargetError> {
         .collect()
 }
 
-fn name_pcs(cpus: &mut [Cpu], symbols: &[Symbol]) {
+fn name_pcs(cpus: &mut [Cpu], symbols: &Symbols) {
     for cpu in cpus {
-        cpu.symbol = cpu.pc.and_then(|pc| symbol_at(symbols, pc));
+        cpu.symbol = cpu.pc.and_then(|pc| symbols.name_of(pc));
     }
 }
 
@@ -184,7 +188,7 @@ fn read_locks(
                     cpu: u64::from(cpu),
                     how: HolderSource::Recorded,
                     pc: (taker != 0).then_some(taker),
-                    symbol: symbol_at(&description.symbols, taker),
+                    symbol: description.symbols.name_of(taker),
                 }),
             }
         });

@@ -1,5 +1,9 @@
 //! What was captured: plain data, read by every view and by nothing that reads a machine.
 
+mod symbols;
+
+pub use symbols::{Symbols, View};
+
 use crate::addr::{Span, parse_u64};
 use crate::arch::regime::Regime;
 use crate::arch::walk;
@@ -27,6 +31,10 @@ pub struct System {
     pub regimes: Vec<RegimeCapture>,
     /// Every RAM page's joint state, merged, in order; covers `ram`.
     pub owners: Vec<OwnerRange>,
+    /// The VMs that the hypervisor knows, in order of their handles.
+    pub vms: Vec<Vm>,
+    /// Why it cannot know any, in one sentence; `None` where `vms` is all there is.
+    pub no_vms: Option<String>,
     /// Every lock known.
     pub locks: Vec<Lock>,
     /// Every CPU, in order.
@@ -35,30 +43,10 @@ pub struct System {
     pub pools: Vec<Pool>,
     /// The hypervisor's own memory by section, where it says so.
     pub sections: Vec<Section>,
-    /// The symbols known, in order of address, for search and for naming addresses.
-    pub symbols: Vec<Symbol>,
+    /// The symbols known, for search and for naming addresses.
+    pub symbols: Symbols,
     /// The run state the machine was found in; not part of any document.
     pub run_state: Option<RunState>,
-}
-
-/// The name of an address by the symbol that covers it: `name`, or `name+0x40` inside it.
-/// `symbols` must be in order of address. A label without size covers what is up to the next symbol,
-/// at most a page.
-pub fn symbol_at(symbols: &[Symbol], address: u64) -> Option<String> {
-    const LABEL: u64 = 4096;
-    /// How many symbols that begin later, but end before the address, are passed over.
-    const NESTED: usize = 16;
-    let after = symbols.partition_point(|symbol| symbol.address <= address);
-    let before = symbols[..after].iter().rev().take(NESTED);
-    let found = before.enumerate().find(|(back, symbol)| {
-        let offset = address - symbol.address;
-        offset < symbol.size || symbol.size == 0 && *back == 0 && offset < LABEL
-    });
-    let (_, symbol) = found?;
-    Some(match address - symbol.address {
-        0 => symbol.name.clone(),
-        offset => format!("{}+{offset:#x}", symbol.name),
-    })
 }
 
 /// What runs at EL2.
@@ -122,6 +110,8 @@ pub struct Entry {
     pub state: Option<State>,
     /// Who owns what it maps or annotates.
     pub owner: Option<Owner>,
+    /// Where the guest that owns it sees the page: an intermediate physical address, from the annotation.
+    pub guest_ipa: Option<u64>,
 }
 
 /// The `kind` of the contract.
@@ -222,6 +212,64 @@ pub struct GuestSide {
     pub state: State,
 }
 
+/// A VM that the hypervisor knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vm {
+    /// What the host calls it.
+    pub handle: u64,
+    /// Physical address of the hypervisor's object; `None` while only the handle is reserved.
+    pub pa: Option<u64>,
+    /// Whether its memory is hidden from the host.
+    pub protected: Option<bool>,
+    /// How far it has come.
+    pub state: VmState,
+    /// VMID that its translations are tagged with.
+    pub vmid: Option<u64>,
+    /// Its vCPUs in order.
+    pub vcpus: Vec<Vcpu>,
+    /// What its own tables say; `None` where it has none, or they could not be read.
+    pub pages: Option<VmPages>,
+}
+
+/// How far a VM has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmState {
+    /// Its handle is taken, and nothing else.
+    Reserved,
+    /// The hypervisor has an object for it.
+    Initialised,
+    /// It can run.
+    Created,
+    /// It is being taken down.
+    Dying,
+    /// The kernel does not say.
+    Unknown,
+}
+
+/// Bytes of guest memory by state, and poisoned entries.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VmPages {
+    /// The guest's own.
+    pub owned: u64,
+    /// Lent to the host.
+    pub shared: u64,
+    /// Borrowed from the host.
+    pub borrowed: u64,
+    /// Taken back by force.
+    pub poisoned: u64,
+}
+
+/// A vCPU that the hypervisor knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vcpu {
+    /// Its number in the VM, from 0.
+    pub number: u64,
+    /// Physical address of the hypervisor's object.
+    pub pa: Option<u64>,
+    /// The CPU it is loaded on.
+    pub cpu: Option<usize>,
+}
+
 /// A ticket lock.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lock {
@@ -291,8 +339,23 @@ pub struct Cpu {
     pub pc: Option<u64>,
     /// The program counter by name (`host_mem_abort+0x40`).
     pub symbol: Option<String>,
+    /// Where it will return to, innermost first, without the program counter itself.
+    pub calls: Vec<Frame>,
+    /// The regime whose tables `VTTBR_EL2` names, if it was captured.
+    pub stage2: Option<String>,
+    /// The vCPU that is loaded: the VM's handle and its number.
+    pub vcpu: Option<(u64, u64)>,
     /// All registers that were read.
     pub registers: Registers,
+}
+
+/// A place that a function will return to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The address, without authentication code.
+    pub pc: u64,
+    /// That place by name.
+    pub symbol: Option<String>,
 }
 
 impl Cpu {
@@ -303,6 +366,9 @@ impl Cpu {
             el: registers.exception_level(),
             pc: registers.get("pc"),
             symbol: None,
+            calls: Vec::new(),
+            stage2: None,
+            vcpu: None,
             registers,
         }
     }
@@ -337,6 +403,18 @@ impl fmt::Display for State {
             Self::NoPage => "no-page",
             Self::Reserved => "reserved",
             Self::Mixed => "mixed",
+        })
+    }
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Reserved => "reserved",
+            Self::Initialised => "initialised",
+            Self::Created => "created",
+            Self::Dying => "dying",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -535,41 +613,6 @@ mod tests {
                     .to_owned()
             )
         );
-    }
-
-    #[test]
-    fn an_address_has_the_name_of_the_symbol_that_covers_it() {
-        let symbols = [
-            ("early", 0x1000, 0x10),
-            ("outer", 0x2000, 0x100),
-            ("inner", 0x2010, 0x10),
-            ("label", 0x4000, 0),
-        ]
-        .map(|(name, address, size)| Symbol {
-            name: name.to_owned(),
-            address,
-            size,
-        });
-        for (address, name) in [
-            (0xfff, None),
-            (0x1000, Some("early")),
-            (0x100f, Some("early+0xf")),
-            (0x1010, None),
-            (0x2018, Some("inner+0x8")),
-            (0x2020, Some("outer+0x20")),
-            (0x2100, None),
-            (0x4000, Some("label")),
-            (0x4fff, Some("label+0xfff")),
-            (0x5000, None),
-            (u64::MAX, None),
-        ] {
-            assert_eq!(
-                symbol_at(&symbols, address).as_deref(),
-                name,
-                "{address:#x}"
-            );
-        }
-        assert_eq!(symbol_at(&[], 0), None);
     }
 
     #[test]

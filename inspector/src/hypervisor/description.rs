@@ -1,7 +1,7 @@
 //! What a hypervisor says of itself, and its form as JSON (`hyp.description/1`).
 
 use crate::addr::{Span, hex};
-use crate::model::{Cpu, Fact, Hypervisor, HypervisorKind, Section, Symbol};
+use crate::model::{Cpu, Fact, Hypervisor, HypervisorKind, Section, Symbol, Symbols};
 use serde::Deserialize;
 
 /// The format that this reads.
@@ -27,8 +27,7 @@ pub(super) struct Description {
     pub(super) sections: Vec<Section>,
     pub(super) locks: Vec<LockPlace>,
     pub(super) pools: Vec<PoolPlace>,
-    /// In order of address.
-    pub(super) symbols: Vec<Symbol>,
+    pub(super) symbols: Symbols,
     /// Where the symbols came from.
     pub(super) symbol_source: String,
     /// What could not be found out.
@@ -202,8 +201,6 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
             mair: regime.mair.as_ref().map(|word| word.0),
         })
     };
-    let mut symbols = text.symbols;
-    symbols.sort_by(|a, b| (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name)));
     Ok(Description {
         source: SOURCE.to_owned(),
         release: Some(text.release),
@@ -228,7 +225,7 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
             .collect(),
         locks: text.locks,
         pools: text.pools,
-        symbols,
+        symbols: Symbols::new(text.symbols),
         symbol_source: SOURCE.to_owned(),
         problems: Vec::new(),
     })

@@ -8,7 +8,7 @@ pub(super) use parked::uncover;
 use super::description::{Description, LockPlace, RegimeFacts, in_order};
 use super::{LOCK_SIZE, VARIABLE};
 use crate::image::Images;
-use crate::model::Section;
+use crate::model::{Section, Symbols};
 use crate::target::{Target, TargetError};
 use std::path::Path;
 use variable::Variable;
@@ -91,7 +91,7 @@ pub(super) fn describe(
             .collect(),
         locks,
         pools,
-        symbols: images.symbols(),
+        symbols: Symbols::new(images.symbols()),
         symbol_source: images.symbol_files().join(", "),
         problems,
     }))

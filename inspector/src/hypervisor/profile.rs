@@ -38,6 +38,7 @@ pub(super) fn classify(side: Side, leaf: walk::Entry, ram: bool) -> Entry {
         kind,
         state,
         owner,
+        guest_ipa: None,
     }
 }
 

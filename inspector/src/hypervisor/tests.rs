@@ -512,7 +512,7 @@ fn symbols_and_self_description_say_the_same() {
     machine.capture(&mut both);
     machine.notes = both.notes();
     let again = machine.capture(&mut self::images(&program()));
-    assert_eq!(again.symbols, both.symbols());
+    assert_eq!(again.symbols, Symbols::new(both.symbols()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod tests;
 pub use changes::Changes;
 
 use crate::addr::Span;
-use crate::model::{Entry, OwnerRange, RegimeCapture, System, symbol_at};
+use crate::model::{Entry, OwnerRange, RegimeCapture, System};
 use areas::{extent, is_ram, mark, overlapping, physical_areas, regime_areas};
 use faults::faults;
 use std::collections::BTreeMap;
@@ -228,7 +228,7 @@ impl Capture {
 
     /// The symbol that holds an address, and the offset into it.
     pub fn symbol_at(&self, address: u64) -> Option<String> {
-        symbol_at(&self.system.symbols, address)
+        self.system.symbols.name_of(address)
     }
 
     /// The first input address of a regime that translates to a physical address.

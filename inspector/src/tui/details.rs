@@ -67,12 +67,10 @@ fn symbols_in(capture: &Capture, pa: Span) -> Vec<(String, u64)> {
     let Some(start) = capture.input_of(hyp, pa.start) else {
         return Vec::new();
     };
-    let symbols = &capture.system.symbols;
-    let from = symbols.partition_point(|symbol| symbol.address < start);
-    symbols[from..]
-        .iter()
-        .take_while(|symbol| symbol.address - start < pa.size)
-        .map(|symbol| (symbol.name.clone(), symbol.address))
+    let within = capture.system.symbols.within(Span::new(start, pa.size));
+    within
+        .into_iter()
+        .map(|(name, address)| (name.to_owned(), address))
         .collect()
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn leaf(ia: u64, oa: u64, state: State, owner: Owner) -> Entry {
         kind: EntryKind::Page,
         state: Some(state),
         owner: Some(owner),
+        guest_ipa: None,
     }
 }
 
@@ -94,6 +95,7 @@ pub(crate) fn word(ia: u64, kind: EntryKind, raw: u64, owner: Option<Owner>) -> 
         kind,
         state: (kind == EntryKind::Annotation).then_some(State::NoPage),
         owner,
+        guest_ipa: None,
     }
 }
 
@@ -220,16 +222,22 @@ pub(crate) fn system() -> System {
             },
         ],
         cpus: (0..2)
-            .map(|number| Cpu {
-                number,
-                el: Some(if number == 1 { 2 } else { 1 }),
-                pc: Some(0x4100_0000),
-                symbol: None,
-                registers: Registers(
-                    [("VTTBR_EL2", 0x4031_0000), ("ESR_EL2", number as u64)]
-                        .map(|(name, value)| (name.to_owned(), value))
-                        .into(),
-                ),
+            .map(|number| {
+                let el2 = u64::from(number == 1);
+                let registers = [
+                    ("VTTBR_EL2", 0x4031_0000),
+                    ("ESR_EL2", number as u64),
+                    ("cpsr", 4 << el2),
+                    ("pc", 0x4100_0000),
+                ];
+                Cpu::new(
+                    number,
+                    Registers(
+                        registers
+                            .map(|(name, value)| (name.to_owned(), value))
+                            .into(),
+                    ),
+                )
             })
             .collect(),
         pools: vec![Pool {
@@ -241,7 +249,9 @@ pub(crate) fn system() -> System {
             name: "pools".to_owned(),
             pa: Span::new(0x4031_0000, 0x2000),
         }],
-        symbols: Vec::new(),
+        vms: Vec::new(),
+        no_vms: None,
+        symbols: Symbols::default(),
         run_state: None,
     }
 }

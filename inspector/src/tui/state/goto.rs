@@ -104,13 +104,7 @@ impl State {
         if prompt.kind != PromptKind::Goto || text.is_empty() || text.starts_with("0x") {
             return;
         }
-        let names = || {
-            capture
-                .system
-                .symbols
-                .iter()
-                .map(|symbol| symbol.name.as_str())
-        };
+        let names = || capture.system.symbols.names();
         let first = names().filter(|name| name.starts_with(text));
         let second = names().filter(|name| !name.starts_with(text) && name.contains(text));
         prompt.matches = first
@@ -246,14 +240,13 @@ fn parse(capture: &Capture, text: &str) -> Option<Wanted> {
         return hex(address).map(|address| Wanted::In(space, address));
     }
     let symbols = &capture.system.symbols;
-    let find = |name: &str| symbols.iter().find(|symbol| symbol.name == name);
-    if let Some(symbol) = find(text) {
-        return Some(Wanted::Symbol(symbol.address));
+    if let Some(symbol) = symbols.find(text) {
+        return Some(Wanted::Symbol(symbol.start));
     }
     let (name, offset) = text.rsplit_once('+')?;
-    let symbol = find(name)?;
+    let symbol = symbols.find(name)?;
     let offset = hex(offset).or_else(|| offset.parse().ok())?;
-    let span = Span::new(symbol.address, symbol.size.max(1));
-    span.contains(symbol.address.checked_add(offset)?)
-        .then_some(Wanted::Symbol(symbol.address + offset))
+    let span = Span::new(symbol.start, symbol.size.max(1));
+    span.contains(symbol.start.checked_add(offset)?)
+        .then_some(Wanted::Symbol(symbol.start + offset))
 }
