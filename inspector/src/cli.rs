@@ -13,7 +13,7 @@ use crate::model::System;
 use crate::session::{Opener, Session};
 use crate::target;
 use crate::view;
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Format};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -68,6 +68,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let opener = arguments.opener(ask.target());
             let system = open(&opener)?.capture()?;
             let answer = commands::answer(&system, &opener.target, &ask)?;
+            if let (Format::Text, Some(note)) = (arguments.format(), answer.note()) {
+                complain(note);
+            }
             let mut out = io::BufWriter::new(stdout.lock());
             answer.write(arguments.format(), &mut out)?;
             out.flush()?;

@@ -52,6 +52,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let mut facts = description.facts(&cpus);
     facts.extend(parked);
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
+    regimes::name_stage2(&mut cpus, &regimes);
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
     let owners = owners::joint(&description.ram, &regimes, description.physvirt_offset);

@@ -231,6 +231,13 @@ pub struct Vm {
     pub pages: Option<VmPages>,
 }
 
+impl Vm {
+    /// What the regime of its stage 2 is called.
+    pub fn regime_name(&self) -> String {
+        format!("guest-s2:{:#x}", self.handle)
+    }
+}
+
 /// How far a VM has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VmState {
@@ -356,6 +363,18 @@ pub struct Frame {
     pub pc: u64,
     /// That place by name.
     pub symbol: Option<String>,
+}
+
+impl Entry {
+    /// Who owns what it maps or annotates, and where the owner sees it if that is known:
+    /// `guest:0x1001 at 0x40002000`.
+    pub fn owner_text(&self) -> Option<String> {
+        let owner = self.owner?.to_string();
+        Some(match self.guest_ipa {
+            Some(ipa) => format!("{owner} at {ipa:#x}"),
+            None => owner,
+        })
+    }
 }
 
 impl Cpu {

@@ -5,9 +5,11 @@
 //! |---|---|---|
 //! | what do the tables say | [`runs()`] | [`runs_table`] |
 //! | who owns what | [`owners()`] | [`owners_table`] |
-//! | everything about one page | [`page()`] | [`page_table`] |
+//! | everything about one page | [`page()`] | [`page_facts`], [`page_states`], [`mappings_table`] |
 //! | where does an address lead | [`walk()`] | [`walk_table`] |
-//! | locks, CPUs, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`cpus_table`], [`registers_table`], [`info_table`] |
+//! | locks, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`info_table`] |
+//! | CPUs | the same | [`cpus_table`], [`calls_table`], [`registers_table`] |
+//! | VMs | the same | [`vms_table`], [`vcpus_table`], [`vm_table`] |
 
 mod cpus;
 mod info;
@@ -15,17 +17,21 @@ mod locks;
 mod owners;
 mod page;
 mod runs;
+mod vms;
 mod walk;
 
-pub use cpus::{TRANSLATION_REGISTERS, cpus_table, registers_table};
+pub use cpus::{TRANSLATION_REGISTERS, calls_table, cpus_table, registers_table};
 pub use info::{info_table, problems};
 pub use locks::locks_table;
 pub use owners::{OwnerFilter, owners, owners_table};
-pub use page::{Mapping, PageView, TablePage, page, page_table};
+pub use page::{
+    Mapping, PageView, TablePage, mappings_table, page, page_facts, page_states, states_heading,
+};
 pub use runs::{Run, RunFilter, runs, runs_table};
+pub use vms::{vcpus_table, vm_table, vms_table};
 pub use walk::{WalkView, shape_name, walk, walk_table};
 
-use crate::model::{JointOwner, Owner, State};
+use crate::model::{Entry, JointOwner, Owner, State};
 
 /// What a cell means; a theme turns it into colour and a glyph, plain text ignores it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -133,11 +139,11 @@ fn dim(text: impl Into<String>) -> Cell {
 fn state_cell(state: Option<State>) -> Cell {
     let Some(state) = state else { return dash() };
     let role = match state {
-        State::Owned => Role::Plain,
+        State::Owned | State::Mixed => Role::Plain,
         State::SharedOwned => Role::SharedOwned,
         State::SharedBorrowed => Role::SharedBorrowed,
         State::NoPage => Role::Dim,
-        State::Reserved | State::Mixed => Role::Problem,
+        State::Reserved => Role::Problem,
     };
     Cell::new(role, state.to_string())
 }
@@ -153,6 +159,13 @@ fn owner_cell(owner: Option<Owner>) -> Cell {
         Owner::Poisoned | Owner::Unknown(_) => Role::Problem,
     };
     Cell::new(role, owner.to_string())
+}
+
+/// Who owns what an entry maps or annotates, and where a guest sees it.
+fn entry_owner_cell(entry: &Entry) -> Cell {
+    let cell = owner_cell(entry.owner);
+    let text = entry.owner_text();
+    text.map_or(cell.clone(), |text| Cell { text, ..cell })
 }
 
 fn joint_owner_cell(owner: JointOwner) -> Cell {

@@ -91,15 +91,17 @@ pub(super) enum Ask {
     Page(Page),
     /// Every lock: tickets, waiters, holder
     Locks(OptionalTarget),
-    /// Each CPU: exception level, PC, translation registers
+    /// Each CPU: exception level, PC, backtrace, whose stage 2 is active, translation registers
     Cpus(OptionalTarget),
+    /// VMs and vCPUs that the hypervisor knows
+    Vms(OptionalTarget),
 }
 
 impl Ask {
     /// What to look at.
     pub(super) fn target(&self) -> &str {
         match self {
-            Self::Info(at) | Self::Locks(at) | Self::Cpus(at) => &at.target,
+            Self::Info(at) | Self::Locks(at) | Self::Cpus(at) | Self::Vms(at) => &at.target,
             Self::List(list) => &list.target.target,
             Self::Owners(owners) => &owners.target.target,
             Self::Walk(walk) => &walk.target,
@@ -165,7 +167,7 @@ impl Tui {
 pub(super) struct List {
     #[command(flatten)]
     pub(super) target: OptionalTarget,
-    /// Only the regime of this name (host-s2, hyp-s1)
+    /// Only the regime of this name (host-s2, hyp-s1, guest-s2:0x1000)
     #[arg(long, value_name = "NAME")]
     pub(super) regime: Option<String>,
     /// One row for each descriptor
@@ -205,7 +207,7 @@ pub(super) struct Walk {
     /// What to look at
     #[arg(value_name = "TARGET")]
     pub(super) target: String,
-    /// The regime's name (host-s2, hyp-s1)
+    /// The regime's name (host-s2, hyp-s1, guest-s2:0x1000)
     pub(super) regime: String,
     /// The input address
     #[arg(value_parser = number)]
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn only_commands_without_another_argument_have_a_default_target() {
-        for line in ["tui", "info", "list", "owners", "locks", "cpus"] {
+        for line in ["tui", "info", "list", "owners", "locks", "cpus", "vms"] {
             assert!(parse(line).is_ok(), "{line}");
             assert!(parse(&format!("{line} :1")).is_ok(), "{line}");
         }

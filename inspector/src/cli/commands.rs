@@ -14,6 +14,8 @@ pub(super) struct Answer {
     document: Document,
     /// For people: tables, each under its heading.
     tables: Vec<(String, Table)>,
+    /// For people: what the tables cannot say. Documents have it in a field.
+    note: Option<String>,
 }
 
 impl Answer {
@@ -24,6 +26,11 @@ impl Answer {
             Format::Jsonl => self.document.write_jsonl(out),
             Format::Text => self.write_text(out),
         }
+    }
+
+    /// A sentence that belongs beside the tables.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -51,8 +58,14 @@ pub(super) fn answer(system: &System, target: &str, ask: &Ask) -> anyhow::Result
         Ask::Page(page) => context.page(page.pa),
         Ask::Locks(_) => context.locks(),
         Ask::Cpus(_) => context.cpus(),
+        Ask::Vms(_) => context.vms(),
     };
-    Ok(Answer { document, tables })
+    let note = system.no_vms.clone().filter(|_| matches!(ask, Ask::Vms(_)));
+    Ok(Answer {
+        document,
+        tables,
+        note,
+    })
 }
 
 type Parts = (Document, Vec<(String, Table)>);
@@ -138,7 +151,7 @@ impl Context<'_> {
         if let Some(entry) = found.entry {
             let words = [
                 entry.state.map(|s| s.to_string()),
-                entry.owner.map(|o| format!("of {o}")),
+                entry.owner_text().map(|owner| format!("of {owner}")),
             ];
             for word in words.iter().flatten() {
                 heading.push_str(&format!(", {word}"));
@@ -153,10 +166,21 @@ impl Context<'_> {
             .document("page", "mappings")
             .fields(json::page(self.system, &page))
             .elements(json::mappings(self.system, &page));
-        (
-            document,
-            vec![untitled(view::page_table(self.system, &page))],
-        )
+        let tables = [
+            (String::new(), view::page_facts(self.system, &page)),
+            (
+                view::states_heading(self.system).to_owned(),
+                view::page_states(&page),
+            ),
+            (
+                "in the tables".to_owned(),
+                view::mappings_table(self.system, &page),
+            ),
+        ];
+        let tables = tables
+            .into_iter()
+            .filter(|(_, table)| !table.rows.is_empty());
+        (document, tables.collect())
     }
 
     fn locks(&self) -> Parts {
@@ -170,11 +194,27 @@ impl Context<'_> {
         let document = self
             .document("cpus", "cpus")
             .elements(self.system.cpus.iter().map(json::cpu));
-        let tables = [
-            view::cpus_table(self.system),
-            view::registers_table(self.system),
-        ];
-        (document, tables.into_iter().map(untitled).collect())
+        let mut tables = vec![untitled(view::cpus_table(self.system))];
+        let called = self.system.cpus.iter().filter(|cpu| !cpu.calls.is_empty());
+        tables.extend(called.map(|cpu| {
+            let heading = format!("backtrace of CPU {}", cpu.number);
+            (heading, view::calls_table(cpu))
+        }));
+        tables.push(untitled(view::registers_table(self.system)));
+        (document, tables)
+    }
+
+    fn vms(&self) -> Parts {
+        let document = self
+            .document("vms", "vms")
+            .field("note", self.system.no_vms.as_deref())
+            .elements(self.system.vms.iter().map(json::vm));
+        let mut tables = vec![untitled(view::vms_table(self.system))];
+        let vcpus = view::vcpus_table(self.system);
+        if !vcpus.rows.is_empty() {
+            tables.push(untitled(vcpus));
+        }
+        (document, tables)
     }
 
     /// Refuses a name that no regime has.
@@ -205,4 +245,89 @@ impl Context<'_> {
 
 fn untitled(table: Table) -> (String, Table) {
     (String::new(), table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arguments::{Arguments, Command};
+    use super::*;
+    use crate::view::testing::guests;
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    /// What a line prints of three VMs.
+    fn print(line: &str, format: Format) -> String {
+        let words = ["inspector"].into_iter().chain(line.split_whitespace());
+        let task = Arguments::try_parse_from(words).expect(line).task();
+        let Command::Ask(ask) = task else {
+            panic!("{line} asks nothing")
+        };
+        let answer = answer(&guests(), "made up", &ask).expect(line);
+        let mut out = Vec::new();
+        answer
+            .write(format, &mut out)
+            .expect("memory takes everything");
+        String::from_utf8(out).expect("it is UTF-8")
+    }
+
+    fn document(line: &str) -> Value {
+        serde_json::from_str(&print(line, Format::Json)).expect("sound JSON")
+    }
+
+    #[test]
+    fn vms_and_their_vcpus() {
+        let document = document("vms");
+        assert_eq!(document["schema"], "inspector.vms/1");
+        assert_eq!(document["note"], Value::Null);
+        assert_eq!(
+            document["vms"][1],
+            json!({"handle": "0x1001", "protected": true, "state": "created", "vmid": 2, "pa": "0x40370000",
+                "vcpus": [{"number": 0, "pa": "0x40378000", "cpu": 1}, {"number": 1, "pa": "0x40379000", "cpu": null}],
+                "pages": {"owned": 8192, "shared_owned": 4096, "shared_borrowed": 0, "poisoned": 4096}})
+        );
+        assert_eq!(
+            document["vms"][2],
+            json!({"handle": "0x1002", "protected": null, "state": "reserved", "vmid": null, "pa": null,
+                "vcpus": [], "pages": null})
+        );
+        let text = print("vms", Format::Text);
+        assert!(
+            text.contains("\n\nVM      VCPU  PA          CPU\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn cpus_have_backtraces_and_a_vcpu() {
+        let cpu = &document("cpus")["cpus"][1];
+        assert_eq!(cpu["stage2"], "guest-s2:0x1001");
+        assert_eq!(cpu["vcpu"], json!({"handle": "0x1001", "number": 0}));
+        assert_eq!(
+            cpu["calls"][2],
+            json!({"pc": "0x4040203330", "symbol": null})
+        );
+        let text = print("cpus", Format::Text);
+        assert_eq!(text.matches("backtrace of").count(), 1, "{text}");
+        assert!(text.contains("backtrace of CPU 1\n#  PC"), "{text}");
+    }
+
+    #[test]
+    fn guests_addresses_stand_with_their_annotations_only() {
+        let entries = document("list --regime host-s2");
+        let entries = entries["entries"].as_array().expect("an array");
+        let ipas: Vec<_> = entries.iter().map(|entry| entry.get("guest_ipa")).collect();
+        assert_eq!(ipas, [None, None, Some(&json!("0x80000000")), None]);
+        let page = document("page x 0x40201000");
+        assert_eq!(page["mappings"][0]["guest_ipa"], "0x80001000");
+        assert_eq!(page["guests"][0]["ipa"], "0x80001000");
+    }
+
+    #[test]
+    fn a_page_has_its_share_count() {
+        assert_eq!(document("page x 0x40002000")["refcount"], 1);
+        assert_eq!(document("page x 0x40310000")["refcount"], 3, "the pool's");
+        let text = print("page x 0x40002000", Format::Text);
+        assert!(text.contains("\n\nstates, by page records"), "{text}");
+        assert!(text.contains("\n\nin the tables\nREGIME "), "{text}");
+    }
 }

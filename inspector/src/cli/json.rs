@@ -5,7 +5,7 @@ use crate::arch::regime::{Regime, Stage};
 use crate::arch::walk::{Attributes, End, Step};
 use crate::model::{
     Cpu, Entry, HolderSource, Hypervisor, HypervisorKind, JointOwner, Lock, OwnerRange, Pool,
-    RegimeCapture, Section, System, Tickets,
+    RegimeCapture, Section, System, Tickets, Vm, VmPages, VmState,
 };
 use crate::view::{self, PageView, Run, TRANSLATION_REGISTERS, WalkView};
 use serde_json::{Map, Value, json};
@@ -79,6 +79,9 @@ fn entry(regime: &RegimeCapture, entry: &Entry, size: u64, count: usize) -> Valu
     put("sw", leaf.sw.into());
     put("state", text_or_null(entry.state));
     put("owner", text_or_null(entry.owner));
+    if let Some(ipa) = entry.guest_ipa {
+        put("guest_ipa", hex(ipa));
+    }
     put("problem", text_or_null(leaf.problem.as_ref()));
     object.into()
 }
@@ -166,12 +169,48 @@ pub(super) fn cpu(cpu: &Cpu) -> Value {
         .iter()
         .map(|name| ((*name).to_owned(), hex_or_null(cpu.registers.get(name))))
         .collect();
+    let calls: Vec<Value> = cpu
+        .calls
+        .iter()
+        .map(|frame| json!({"pc": hex(frame.pc), "symbol": frame.symbol}))
+        .collect();
+    let vcpu = cpu
+        .vcpu
+        .map(|(handle, number)| json!({"handle": hex(handle), "number": number}));
     json!({
         "cpu": cpu.number,
         "el": cpu.el,
         "pc": hex_or_null(cpu.pc),
         "symbol": cpu.symbol,
+        "stage2": cpu.stage2,
+        "vcpu": vcpu,
+        "calls": calls,
         "registers": registers,
+    })
+}
+
+pub(super) fn vm(vm: &Vm) -> Value {
+    let vcpus: Vec<Value> = vm
+        .vcpus
+        .iter()
+        .map(|vcpu| json!({"number": vcpu.number, "pa": hex_or_null(vcpu.pa), "cpu": vcpu.cpu}))
+        .collect();
+    let pages = |pages: VmPages| {
+        json!({
+            "owned": pages.owned,
+            "shared_owned": pages.shared,
+            "shared_borrowed": pages.borrowed,
+            "poisoned": pages.poisoned,
+        })
+    };
+    json!({
+        "handle": hex(vm.handle),
+        "protected": vm.protected,
+        "state": text_or_null(Some(vm.state).filter(|state| *state != VmState::Unknown)),
+        "vmid": vm.vmid,
+        "pa": hex_or_null(vm.pa),
+        "vcpus": vcpus,
+        "pages": vm.pages.map(pages),
     })
 }
 
@@ -207,9 +246,14 @@ pub(super) fn page(system: &System, page: &PageView) -> Value {
         object.extend(sides);
     }
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
-    let (pool, count) = page.pool.clone().unzip();
-    put("refcount", count.flatten().into());
-    put("pool", pool.into());
+    // A page that a pool hands out has the pool's count; any other keeps that of its row in `owners`.
+    if let Some((_, count)) = &page.pool {
+        put("refcount", (*count).into());
+    }
+    put(
+        "pool",
+        page.pool.as_ref().map(|(pool, _)| pool.as_str()).into(),
+    );
     put("section", page.section.as_deref().into());
     let table = page.table.map(|table| {
         json!({
@@ -274,6 +318,9 @@ pub(super) fn walk(walk: &WalkView<'_>) -> Value {
         "owner",
         text_or_null(walk.entry.and_then(|entry| entry.owner)),
     );
+    if let Some(ipa) = walk.entry.and_then(|entry| entry.guest_ipa) {
+        put("guest_ipa", hex(ipa));
+    }
     put("problem", text_or_null(problem));
     object.into()
 }

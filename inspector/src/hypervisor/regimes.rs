@@ -3,7 +3,7 @@
 use super::description::{Description, RegimeFacts};
 use super::profile::{Side, classify};
 use crate::addr::Span;
-use crate::arch::regime::{El2Stage1, IdRegisters, Regime, RegimeError};
+use crate::arch::regime::{El2Stage1, IdRegisters, Regime, RegimeError, Stage};
 use crate::arch::walk::{self, walk_all};
 use crate::model::{Cpu, EntryKind, Fact, RegimeCapture};
 use crate::target::{Registers, Target, TargetError};
@@ -55,6 +55,24 @@ pub(super) fn capture(
         }
     }
     Ok(captured)
+}
+
+/// Names the stage 2 that each CPU's `VTTBR_EL2` leads to, if it was captured.
+pub(super) fn name_stage2(cpus: &mut [Cpu], regimes: &[RegimeCapture]) {
+    for cpu in cpus {
+        let get = |name| cpu.registers.get(name);
+        let (Some(vttbr), Some(vtcr)) = (get("VTTBR_EL2"), get("VTCR_EL2")) else {
+            continue;
+        };
+        let hcr = get("HCR_EL2").unwrap_or(0);
+        let Ok(used) = Regime::stage2(vttbr, vtcr, hcr, IdRegisters::of(&cpu.registers)) else {
+            continue;
+        };
+        let leads = |captured: &&RegimeCapture| {
+            captured.regime.stage == Stage::Two && captured.regime.root == used.root
+        };
+        cpu.stage2 = regimes.iter().find(leads).map(|found| found.name.clone());
+    }
 }
 
 /// The register values that say how to read the tables.

@@ -5,17 +5,61 @@ use super::grid::label;
 use crate::addr::Span;
 use crate::arch::{fields, sysreg};
 use crate::model::{Cpu, Entry, EntryKind, Owner, RegimeCapture, State};
-use crate::view::{Cell, Role, Row, page, page_table, size_text};
+use crate::view::{
+    Cell, PageView, Role, Row, mappings_table, page, page_facts, page_states, size_text,
+};
 
 fn row(name: &str, role: Role, value: impl Into<String>) -> Row {
     vec![label(name), Cell::new(role, value)]
 }
 
-/// Everything about the page at a physical address, and the symbols in it.
+/// The page at a physical address: what it is, its states, its mappings.
 pub(super) fn physical(capture: &Capture, pa: u64) -> Vec<Row> {
-    let system = &capture.system;
-    let page = page(system, pa);
-    let mut rows = page_table(system, &page).rows;
+    let page = page(&capture.system, pa);
+    let mut rows = facts(capture, &page);
+    // Where it is and whose stand before what is known besides.
+    let besides = rows.split_off(rows.len().min(2));
+    rows.extend(states(&page));
+    let mappings = mappings_table(&capture.system, &page);
+    let mapping = |row: &Row| mapping(&mappings.titles, row);
+    rows.extend(mappings.rows.iter().filter_map(mapping));
+    rows.extend(besides);
+    rows
+}
+
+/// A row of the table of mappings as a label and one cell.
+fn mapping(titles: &[&str], row: &Row) -> Option<Row> {
+    let (regime, cells) = row.split_first()?;
+    let said = titles.iter().skip(1).zip(cells);
+    let words: Vec<_> = said
+        .filter(|(_, cell)| cell.text != "-")
+        .map(|(title, cell)| match *title {
+            "LEVEL" | "SW" | "WORD" => format!("{}={}", title.to_lowercase(), cell.text),
+            _ => cell.text.clone(),
+        })
+        .collect();
+    Some(vec![
+        label(regime.text.as_str()),
+        Cell::new(Role::Plain, words.join(" ")),
+    ])
+}
+
+/// What a page is, and the symbols in it.
+pub(super) fn facts(capture: &Capture, page: &PageView) -> Vec<Row> {
+    let mut rows = page_facts(&capture.system, page).rows;
+    for (name, address) in symbols_in(capture, page.pa).into_iter().take(8) {
+        rows.push(vec![
+            label("symbol"),
+            Cell::new(Role::Symbol, name),
+            Cell::new(Role::Address, format!("{address:#x}")),
+        ]);
+    }
+    rows
+}
+
+/// What each side says of a page, its rule in words.
+pub(super) fn states(page: &PageView) -> Vec<Row> {
+    let mut rows = page_states(page).rows;
     let rule = page
         .owner
         .as_ref()
@@ -26,13 +70,6 @@ pub(super) fn physical(capture: &Capture, pa: u64) -> Vec<Row> {
         .find(|row| row.first().is_some_and(|cell| cell.text == "rule"));
     if let (Some(words), Some(row)) = (rule, row) {
         row.push(Cell::new(Role::Dim, words));
-    }
-    for (name, address) in symbols_in(capture, page.pa).into_iter().take(8) {
-        rows.push(vec![
-            label("symbol"),
-            Cell::new(Role::Symbol, name),
-            Cell::new(Role::Address, format!("{address:#x}")),
-        ]);
     }
     rows
 }
@@ -146,8 +183,8 @@ pub(super) fn entry(regime: &RegimeCapture, entry: &Entry) -> Vec<Row> {
             format!("{state} ({})", regime.name),
         ));
     }
-    if let Some(owner) = entry.owner {
-        rows.push(row("owner", Role::Plain, owner.to_string()));
+    if let Some(owner) = entry.owner_text() {
+        rows.push(row("owner", Role::Plain, owner));
     }
     rows.extend(fields(regime, leaf.level, leaf.raw));
     rows
@@ -163,7 +200,7 @@ pub(super) fn entry_role(entry: &Entry) -> Role {
         _ if odd || entry.leaf.problem.is_some() => Role::Problem,
         (Some(State::SharedOwned), _) => Role::SharedOwned,
         (Some(State::SharedBorrowed), _) => Role::SharedBorrowed,
-        (Some(State::Reserved | State::Mixed), _) => Role::Problem,
+        (Some(State::Reserved), _) | (_, Some(Owner::Poisoned)) => Role::Problem,
         (_, Some(Owner::Host)) => Role::Host,
         (_, Some(Owner::Hyp)) => Role::Hyp,
         (_, Some(Owner::Guest(_))) => Role::Guest,

@@ -485,7 +485,7 @@ impl State {
         self.tables.settle(body);
         self.runs.settle(body);
         self.owners.settle(body);
-        self.page.settle();
+        self.page.settle(&capture, body);
         self.locks.settle(&capture, body);
         self.cpus.settle(&capture, body);
     }

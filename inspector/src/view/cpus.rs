@@ -1,6 +1,6 @@
 //! CPUs and the registers that control translation.
 
-use super::{Cell, Role, Table, address_or_dash, dash, plain};
+use super::{Cell, Role, Table, address, address_or_dash, dash, dim, plain};
 use crate::model::{Cpu, System};
 
 /// The registers of `cpus`, in its order.
@@ -21,22 +21,48 @@ pub const TRANSLATION_REGISTERS: [&str; 14] = [
     "SPSR_EL2",
 ];
 
-/// Every CPU as a row.
+/// Every CPU as a row; vCPUs have a column where any is loaded.
 pub fn cpus_table(system: &System) -> Table {
-    let mut table = Table::new(&["CPU", "EL", "PC", "SYMBOL", "VTTBR_EL2", "ESR_EL2"]);
+    let vcpus = system.cpus.iter().any(|cpu| cpu.vcpu.is_some());
+    let mut table = Table::new(&["CPU", "EL", "PC", "SYMBOL", "STAGE2"]);
+    table.titles.extend(vcpus.then_some("VCPU"));
+    table.titles.extend(["VTTBR_EL2", "ESR_EL2"]);
     for cpu in &system.cpus {
-        table.rows.push(vec![
+        let mut row = vec![
             plain(cpu.number.to_string()),
             exception_level(cpu),
             address_or_dash(cpu.pc),
-            cpu.symbol
-                .as_ref()
-                .map_or_else(dash, |symbol| Cell::new(Role::Symbol, symbol.as_str())),
-            raw(cpu.registers.get("VTTBR_EL2")),
-            raw(cpu.registers.get("ESR_EL2")),
-        ]);
+            symbol(cpu.symbol.as_deref()),
+            cpu.stage2.as_deref().map_or_else(dash, plain),
+        ];
+        if vcpus {
+            let loaded = |(vm, number): (u64, u64)| format!("{vm:#x}:{number}");
+            let loaded = cpu.vcpu.map(loaded);
+            row.push(loaded.map_or_else(dash, |vcpu| Cell::new(Role::Guest, vcpu)));
+        }
+        row.push(raw(cpu.registers.get("VTTBR_EL2")));
+        row.push(raw(cpu.registers.get("ESR_EL2")));
+        table.rows.push(row);
     }
     table
+}
+
+/// Where a CPU is and where it will return to, innermost first, as rows.
+pub fn calls_table(cpu: &Cpu) -> Table {
+    let mut table = Table::new(&["#", "PC", "SYMBOL"]);
+    let here = cpu.pc.map(|pc| (pc, cpu.symbol.as_deref()));
+    let calls = cpu.calls.iter();
+    let calls = calls.map(|frame| (frame.pc, frame.symbol.as_deref()));
+    for (depth, (pc, name)) in here.into_iter().chain(calls).enumerate() {
+        table
+            .rows
+            .push(vec![dim(depth.to_string()), address(pc), symbol(name)]);
+    }
+    table
+}
+
+fn symbol(name: Option<&str>) -> Cell {
+    name.map_or_else(dash, |name| Cell::new(Role::Symbol, name))
 }
 
 fn exception_level(cpu: &Cpu) -> Cell {

@@ -82,7 +82,8 @@ fn guests_cell(range: &OwnerRange) -> Cell {
     if range.guests.is_empty() {
         return dash();
     }
-    let side = |guest: &GuestSide| format!("{:#x}@{:#x} {}", guest.handle, guest.ipa, guest.state);
+    let side =
+        |guest: &GuestSide| format!("{:#x} at {:#x} {}", guest.handle, guest.ipa, guest.state);
     let sides: Vec<_> = range.guests.iter().map(side).collect();
     Cell::new(Role::Guest, sides.join(", "))
 }

@@ -1,10 +1,12 @@
 //! Everything about one physical page.
 
 use super::owners::clip;
-use super::runs::{is_leaf, physical};
-use super::{Cell, Role, Table, dim, joint_owner_cell, plain, state_cell};
+use super::runs::{is_leaf, kind_cell, memory, permissions, physical};
+use super::{
+    Cell, Role, Table, address, dash, dim, entry_owner_cell, joint_owner_cell, plain, state_cell,
+};
 use crate::addr::Span;
-use crate::model::{Entry, OwnerRange, System};
+use crate::model::{Entry, Owner, OwnerRange, System};
 
 /// What is known of one physical page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,45 +127,23 @@ fn table(system: &System, page: Span) -> Option<TablePage> {
         })
 }
 
-/// What is known of a page, as rows of label and value.
-pub fn page_table(system: &System, page: &PageView) -> Table {
+/// What is known of a page apart from states and mappings, as rows of label and value.
+pub fn page_facts(system: &System, page: &PageView) -> Table {
     let mut table = Table::new(&["PAGE", ""]);
     let mut row = |label: &str, value: Cell| table.rows.push(vec![dim(label), value]);
     row("pa", Cell::new(Role::Address, page.pa.to_string()));
     match &page.owner {
-        Some(owner) => {
-            row("owner", joint_owner_cell(owner.owner));
-            row("host", state_cell(owner.host));
-            row("hyp", state_cell(owner.hyp));
-            for guest in &owner.guests {
-                row(
-                    "guest",
-                    Cell::new(
-                        Role::Guest,
-                        format!("{:#x} at {:#x}: {}", guest.handle, guest.ipa, guest.state),
-                    ),
-                );
-            }
-            row(
-                "rule",
-                owner.rule.map_or_else(
-                    || Cell::new(Role::Problem, "none: not a legal joint state"),
-                    plain,
-                ),
-            );
-        }
+        Some(owner) => row("owner", joint_owner_cell(owner.owner)),
         None => row("owner", dim("not RAM")),
     }
-    for mapping in &page.mappings {
-        let entry = mapping.entry(system);
-        row(
-            &system.regimes[mapping.regime].name,
-            mapping_cell(*mapping, entry),
-        );
-    }
-    if let Some((pool, count)) = &page.pool {
-        let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
-        row("refcount", plain(format!("{count} ({pool})")));
+    let shares = page.owner.as_ref().and_then(|owner| owner.refcount);
+    match (&page.pool, shares) {
+        (Some((pool, count)), _) => {
+            let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+            row("refcount", plain(format!("{count} ({pool})")));
+        }
+        (None, Some(count)) => row("refcount", plain(format!("{count} (shares or pins)"))),
+        (None, None) => {}
     }
     if let Some(found) = page.table {
         let parent = found
@@ -187,30 +167,77 @@ pub fn page_table(system: &System, page: &PageView) -> Table {
     table
 }
 
-fn mapping_cell(mapping: Mapping, entry: &Entry) -> Cell {
-    let mut text = format!(
-        "{:#x} {} level {}",
-        mapping.ia, entry.kind, entry.leaf.level
-    );
-    if let (true, Some(attributes)) = (is_leaf(entry), entry.leaf.attributes) {
-        let flag = |set, letter| if set { letter } else { '-' };
-        text.push(' ');
-        text.push(flag(attributes.read, 'r'));
-        text.push(flag(attributes.write, 'w'));
-        text.push(flag(attributes.execute, 'x'));
-        text.push_str(&format!(" {}", attributes.memory));
-    }
-    if let Some(state) = entry.state {
-        text.push_str(&format!(" {state}"));
-    }
-    if let Some(owner) = entry.owner {
-        text.push_str(&format!(" {owner}"));
-    }
-    text.push_str(&format!(" raw {:#x}", entry.leaf.raw));
-    let role = if entry.leaf.problem.is_some() {
-        Role::Problem
-    } else {
-        Role::Plain
+/// What each side says of a page, as rows of label and value; none where the page is not RAM.
+pub fn page_states(page: &PageView) -> Table {
+    let mut table = Table::new(&["", ""]);
+    let Some(owner) = &page.owner else {
+        return table;
     };
-    Cell::new(role, text)
+    let mut row = |label: &str, value: Cell| table.rows.push(vec![dim(label), value]);
+    row("host", state_cell(owner.host));
+    row("hyp", state_cell(owner.hyp));
+    for guest in &owner.guests {
+        let text = format!("{} at {:#x}", guest.state, guest.ipa);
+        row(
+            &Owner::Guest(guest.handle).to_string(),
+            Cell::new(Role::Guest, text),
+        );
+    }
+    row(
+        "rule",
+        owner.rule.map_or_else(
+            || Cell::new(Role::Problem, "none: not a legal joint state"),
+            plain,
+        ),
+    );
+    table
+}
+
+/// Where the states of a page come from. Since Linux moved them into the page records, a valid
+/// entry does not mean ownership any more, and a page without an entry may be shared.
+pub fn states_heading(system: &System) -> &'static str {
+    match system.hypervisor.page_state_in {
+        Some("vmemmap") => "states, by page records (guests: by descriptors)",
+        Some(_) => "states, by the descriptors' software bits",
+        None => "states",
+    }
+}
+
+/// The descriptors that speak of a page, as rows: what the tables themselves hold.
+pub fn mappings_table(system: &System, page: &PageView) -> Table {
+    let mut table = Table::new(&[
+        "REGIME",
+        "IA",
+        "KIND",
+        "LEVEL",
+        "PERM",
+        "MEM",
+        "SW",
+        "OWNER TAG",
+        "WORD",
+    ]);
+    for mapping in &page.mappings {
+        let entry = mapping.entry(system);
+        let tag = if is_leaf(entry) {
+            dash()
+        } else {
+            entry_owner_cell(entry)
+        };
+        table.rows.push(vec![
+            plain(system.regimes[mapping.regime].name.as_str()),
+            address(mapping.ia),
+            kind_cell(entry),
+            plain(entry.leaf.level.to_string()),
+            permissions(entry),
+            memory(entry),
+            if is_leaf(entry) {
+                plain(format!("{:#x}", entry.leaf.sw))
+            } else {
+                dash()
+            },
+            tag,
+            Cell::new(Role::Raw, format!("{:#x}", entry.leaf.raw)),
+        ]);
+    }
+    table
 }

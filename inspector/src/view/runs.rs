@@ -1,6 +1,8 @@
 //! Table entries of all regimes, neighbours merged into runs.
 
-use super::{Cell, Role, Table, address, address_or_dash, dash, owner_cell, size_text, state_cell};
+use super::{
+    Cell, Role, Table, address, address_or_dash, dash, entry_owner_cell, size_text, state_cell,
+};
 use crate::addr::Span;
 use crate::arch::walk::Memory;
 use crate::model::{Entry, EntryKind, Owner, RegimeCapture, State, System};
@@ -92,7 +94,8 @@ pub(super) fn is_leaf(entry: &Entry) -> bool {
 /// The entries that the filter admits, in order of regime and input address.
 ///
 /// Neighbours merge when regime, level, kind, attributes, software bits, state and owner are equal
-/// and their input addresses (for leaves, their output addresses too) continue.
+/// and their input addresses (for leaves, their output addresses too; for annotations, the guest's
+/// own) continue.
 pub fn runs(system: &System, filter: &RunFilter) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (index, regime) in system.regimes.iter().enumerate() {
@@ -133,8 +136,13 @@ fn follows(entry: &Entry, next: &Entry) -> bool {
     let (a, b) = (&entry.leaf, &next.leaf);
     let output_continues = !is_leaf(entry)
         || matches!((a.oa, b.oa), (Some(from), Some(to)) if from.checked_add(a.size) == Some(to));
+    let guest_continues = match (entry.guest_ipa, next.guest_ipa) {
+        (Some(from), Some(to)) => from.checked_add(a.size) == Some(to),
+        (from, to) => from == to,
+    };
     a.ia.checked_add(a.size) == Some(b.ia)
         && output_continues
+        && guest_continues
         && a.level == b.level
         && entry.kind == next.kind
         && a.attributes == b.attributes
@@ -163,13 +171,13 @@ pub fn runs_table(system: &System, runs: &[Run]) -> Table {
             permissions(entry),
             memory(entry),
             state_cell(entry.state),
-            owner_cell(entry.owner),
+            entry_owner_cell(entry),
         ]);
     }
     table
 }
 
-fn kind_cell(entry: &Entry) -> Cell {
+pub(super) fn kind_cell(entry: &Entry) -> Cell {
     let role = match entry.kind {
         EntryKind::Block | EntryKind::Page | EntryKind::Annotation => Role::Plain,
         EntryKind::Invalid | EntryKind::Reserved | EntryKind::Loop | EntryKind::Unreadable => {
@@ -180,7 +188,7 @@ fn kind_cell(entry: &Entry) -> Cell {
 }
 
 /// `rwx`, and for stage-2 leaves whose execution differs by level `rwx/el1` or `rwx/el0`.
-fn permissions(entry: &Entry) -> Cell {
+pub(super) fn permissions(entry: &Entry) -> Cell {
     let Some(attributes) = entry.leaf.attributes else {
         return dash();
     };
@@ -200,7 +208,7 @@ fn permissions(entry: &Entry) -> Cell {
     Cell::new(Role::Plain, text)
 }
 
-fn memory(entry: &Entry) -> Cell {
+pub(super) fn memory(entry: &Entry) -> Cell {
     let Some(attributes) = entry.leaf.attributes else {
         return dash();
     };

@@ -255,3 +255,180 @@ pub(crate) fn system() -> System {
         run_state: None,
     }
 }
+
+/// The same on a kernel that keeps states in page records, with three VMs: a protected one that runs on CPU 1 and lent
+/// a page back, another one that borrows a page of the host's, and one of which there is only the handle.
+pub(crate) fn guests() -> System {
+    const PROTECTED: u64 = 0x1001;
+    const OTHER: u64 = 0x1000;
+    let guest = Owner::Guest(PROTECTED);
+    let (own, lent, borrowed) = (RAM + 0x20_0000, RAM + 0x20_2000, RAM + 0x2000);
+    let mut system = system();
+    system.hypervisor = Hypervisor {
+        kind: HypervisorKind::Pkvm,
+        release: Some("7.3.0".to_owned()),
+        mode: Some("nvhe"),
+        page_state_in: Some("vmemmap"),
+        owner_encoding: Some("63:60"),
+    };
+    let annotation = |pa: u64, ipa| Entry {
+        guest_ipa: Some(ipa),
+        ..word(
+            pa,
+            EntryKind::Annotation,
+            0x2000_0040_0000_0014,
+            Some(guest),
+        )
+    };
+    let mut lent_back = leaf(lent, lent, State::SharedBorrowed, guest);
+    // The record knows; the descriptor does not.
+    lent_back.leaf.sw = 0;
+    let host = &mut system.regimes[0].entries;
+    host.truncate(3);
+    host.extend([
+        annotation(own, 0x8000_0000),
+        annotation(own + 0x1000, 0x8000_1000),
+        lent_back,
+    ]);
+    let regime = |handle: u64, root, entries| RegimeCapture {
+        name: format!("guest-s2:{handle:#x}"),
+        regime: regime(Stage::Two, root),
+        tables: vec![walk::Table {
+            pa: root,
+            level: 1,
+            ia: 0,
+            parent: None,
+            words: vec![0, 0, 3],
+        }],
+        entries,
+    };
+    system.regimes.push(regime(
+        OTHER,
+        0x4034_0000,
+        vec![leaf(
+            0x9000_0000,
+            borrowed,
+            State::SharedBorrowed,
+            Owner::Host,
+        )],
+    ));
+    system.regimes.push(regime(
+        PROTECTED,
+        0x4035_0000,
+        vec![
+            leaf(0x8000_0000, own, State::Owned, guest),
+            leaf(0x8000_1000, own + 0x1000, State::Owned, guest),
+            leaf(0x8000_2000, lent, State::SharedOwned, guest),
+            word(
+                0x8000_3000,
+                EntryKind::Annotation,
+                3 << 60,
+                Some(Owner::Poisoned),
+            ),
+        ],
+    ));
+    let side = |handle, ipa, state| GuestSide { handle, ipa, state };
+    let range = |start, size, owner, host, guest, refcount, rule| OwnerRange {
+        pa: Span::new(start, size),
+        owner: JointOwner::One(owner),
+        host: Some(host),
+        hyp: Some(State::NoPage),
+        guests: vec![guest],
+        refcount,
+        rule: Some(rule),
+    };
+    let rest = |start: u64, end: u64| OwnerRange {
+        pa: Span::new(start, end - start),
+        ..system.owners[0].clone()
+    };
+    system.owners = vec![
+        rest(RAM, borrowed),
+        range(
+            borrowed,
+            0x1000,
+            Owner::Host,
+            State::SharedOwned,
+            side(OTHER, 0x9000_0000, State::SharedBorrowed),
+            Some(1),
+            "J6",
+        ),
+        rest(borrowed + 0x1000, own),
+        range(
+            own,
+            0x2000,
+            guest,
+            State::NoPage,
+            side(PROTECTED, 0x8000_0000, State::Owned),
+            None,
+            "J7",
+        ),
+        range(
+            lent,
+            0x1000,
+            guest,
+            State::SharedBorrowed,
+            side(PROTECTED, 0x8000_2000, State::SharedOwned),
+            None,
+            "J8",
+        ),
+        rest(lent + 0x1000, RAM + 0x40_0000),
+    ];
+    let vcpu = |number, pa, cpu| Vcpu {
+        number,
+        pa: Some(pa),
+        cpu,
+    };
+    let pages = |owned, shared, borrowed, poisoned| VmPages {
+        owned,
+        shared,
+        borrowed,
+        poisoned,
+    };
+    system.vms = vec![
+        Vm {
+            handle: OTHER,
+            pa: Some(0x4036_0000),
+            protected: Some(false),
+            state: VmState::Created,
+            vmid: Some(1),
+            vcpus: vec![vcpu(0, 0x4036_8000, None)],
+            pages: Some(pages(0, 0, 0x1000, 0)),
+        },
+        Vm {
+            handle: PROTECTED,
+            pa: Some(0x4037_0000),
+            protected: Some(true),
+            state: VmState::Created,
+            vmid: Some(2),
+            vcpus: vec![vcpu(0, 0x4037_8000, Some(1)), vcpu(1, 0x4037_9000, None)],
+            pages: Some(pages(0x2000, 0x1000, 0, 0x1000)),
+        },
+        Vm {
+            handle: 0x1002,
+            pa: None,
+            protected: None,
+            state: VmState::Reserved,
+            vmid: None,
+            vcpus: Vec::new(),
+            pages: None,
+        },
+    ];
+    let frame = |pc, symbol: &str| Frame {
+        pc,
+        symbol: Some(symbol.to_owned()),
+    };
+    system.cpus[0].stage2 = Some("host-s2".to_owned());
+    let cpu = &mut system.cpus[1];
+    cpu.stage2 = Some("guest-s2:0x1001".to_owned());
+    cpu.vcpu = Some((PROTECTED, 0));
+    cpu.symbol = Some("__guest_enter".to_owned());
+    cpu.calls = vec![
+        frame(0x40_4020_1040, "__kvm_vcpu_run+0x1c0"),
+        frame(0x40_4020_2210, "handle___kvm_vcpu_run+0x90"),
+        Frame {
+            pc: 0x40_4020_3330,
+            symbol: None,
+        },
+    ];
+    system
+}

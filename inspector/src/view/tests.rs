@@ -1,4 +1,4 @@
-use super::testing::{RAM, leaf, system, word};
+use super::testing::{RAM, guests, leaf, system, word};
 use super::*;
 use crate::addr::Span;
 use crate::model::{EntryKind, System};
@@ -33,13 +33,20 @@ fn neighbours_that_say_the_same_merge() {
 
 #[test]
 fn every_table_has_a_cell_for_each_title() {
-    let system = system();
+    let system = guests();
+    let shared = page(&system, RAM + 0x2000);
     let tables = [
         runs_table(&system, &runs(&system, &RunFilter::default())),
         owners_table(&system.owners),
-        page_table(&system, &page(&system, RAM)),
+        page_facts(&system, &shared),
+        page_states(&shared),
+        mappings_table(&system, &shared),
         locks_table(&system),
         cpus_table(&system),
+        calls_table(&system.cpus[1]),
+        vms_table(&system),
+        vcpus_table(&system),
+        vm_table(&system, &system.vms[1]),
         registers_table(&system),
         info_table(&system),
     ];
@@ -54,8 +61,8 @@ fn every_table_has_a_cell_for_each_title() {
 /// What each difference does to two neighbours that would merge otherwise.
 #[test]
 fn any_difference_keeps_neighbours_apart() {
-    type Change = fn(&mut crate::model::Entry);
-    let changes: [(&str, Change); 9] = [
+    type Change = fn(&mut Entry);
+    let changes: [(&str, Change); 10] = [
         ("gap in input", |e| e.leaf.ia += 0x1000),
         ("gap in output", |e| e.leaf.oa = Some(0x5000_0000)),
         ("level", |e| e.leaf.level = 2),
@@ -66,6 +73,7 @@ fn any_difference_keeps_neighbours_apart() {
         ("software bits", |e| e.leaf.sw = 8),
         ("state", |e| e.state = Some(State::Reserved)),
         ("owner", |e| e.owner = Some(Owner::Hyp)),
+        ("guest's address", |e| e.guest_ipa = Some(0)),
         ("problem", |e| e.leaf.problem = Some("odd".into())),
     ];
     for (what, change) in changes {
@@ -228,7 +236,7 @@ fn guests_and_counts_have_columns_where_there_are_any() {
             .map(|cell| cell.text.as_str())
             .collect::<Vec<_>>()
     };
-    assert_eq!(cells(1), ["0x1000@0x80000000 shared-borrowed", "2"]);
+    assert_eq!(cells(1), ["0x1000 at 0x80000000 shared-borrowed", "2"]);
     assert_eq!(cells(0), ["-", "-"]);
 }
 
@@ -237,23 +245,115 @@ fn a_page_shows_every_side_of_it() {
     let system = system();
     let table = page(&system, 0x4031_0abc);
     assert_eq!(
-        text(&page_table(&system, &table)),
+        text(&page_facts(&system, &table)),
         "pa 0x40310000..=0x40310fff\n\
          owner hyp\n\
-         host no-page\n\
-         hyp owned\n\
-         rule J4\n\
-         host-s2 0x40310000 annotation level 3 no-page hyp raw 0x4\n\
-         hyp-s1 0x4040310000 page level 3 rwx normal-wb owned hyp raw 0x403107ff\n\
          refcount 3 (host-pool)\n\
          table host-s2 level 1, for 0x0, root, 1 used\n\
          section pools\n"
     );
+    assert_eq!(
+        text(&page_states(&table)),
+        "host no-page\nhyp owned\nrule J4\n"
+    );
+    assert_eq!(
+        text(&mappings_table(&system, &table)),
+        "host-s2 0x40310000 annotation 3 - - - hyp 0x4\n\
+         hyp-s1 0x4040310000 page 3 rwx normal-wb 0x0 - 0x403107ff\n"
+    );
     let lock = page(&system, 0x4030_8000);
     assert_eq!(lock.locks, [0]);
     assert!(lock.mappings.is_empty());
-    assert_eq!(page(&system, 0x900_0000).owner, None);
+    let device = page(&system, 0x900_0000);
+    assert_eq!(device.owner, None);
+    assert_eq!(page_states(&device).rows, [] as [Row; 0]);
     assert_eq!(page(&system, u64::MAX).pa.last(), Some(u64::MAX));
+}
+
+/// The page that a protected guest lent back: the host's record says borrowed, its descriptor nothing.
+#[test]
+fn states_and_tables_are_two_layers() {
+    let system = guests();
+    let lent = page(&system, RAM + 0x20_2000);
+    assert_eq!(
+        text(&page_states(&lent)),
+        "host shared-borrowed\nhyp no-page\n\
+         guest:0x1001 shared-owned at 0x80002000\nrule J8\n"
+    );
+    assert_eq!(
+        text(&mappings_table(&system, &lent)),
+        "host-s2 0x40202000 page 3 rwx normal-wb 0x0 - 0x1000000402027ff\n\
+         guest-s2:0x1001 0x80002000 page 3 rwx normal-wb 0x1 - 0x800000402027ff\n"
+    );
+    let headings = [&system, &testing::system()].map(states_heading);
+    assert!(headings[0].contains("page records") && headings[1].contains("software bits"));
+    let shared = page(&system, RAM + 0x2000);
+    let facts = text(&page_facts(&system, &shared));
+    assert!(facts.ends_with("refcount 1 (shares or pins)\n"), "{facts}");
+}
+
+#[test]
+fn annotations_say_where_the_guest_sees_the_page() {
+    let system = guests();
+    let filter = RunFilter {
+        kind: Some(EntryKind::Annotation),
+        ..RunFilter::default()
+    };
+    assert_eq!(
+        runs_text(&system, &filter),
+        "host-s2 0x40200000 8K annotation - - - no-page guest:0x1001 at 0x80000000\n\
+         guest-s2:0x1001 0x80003000 4K annotation - - - no-page poisoned\n"
+    );
+}
+
+#[test]
+fn vms_show_what_is_known_of_them() {
+    let mut system = guests();
+    assert_eq!(
+        text(&vms_table(&system)),
+        "0x1000 no created 1 1 0 B 0 B 4K 0 B 0x40360000\n\
+         0x1001 yes created 2 2 8K 4K 0 B 4K 0x40370000\n\
+         0x1002 - reserved - 0 - - - - -\n"
+    );
+    assert_eq!(
+        text(&vcpus_table(&system)),
+        "0x1000 0 0x40368000 -\n\
+         0x1001 0 0x40378000 1\n\
+         0x1001 1 0x40379000 -\n"
+    );
+    assert_eq!(
+        text(&vm_table(&system, &system.vms[1])),
+        "handle 0x1001\nstate created\nprotected yes\nVMID 2\npa 0x40370000\nroot 0x40350000\n\
+         stage 2 guest-s2:0x1001, level 1, 40 bits, 1 tables\n\
+         owned 8K\nshared 4K\nborrowed 0 B\npoisoned 4K\n\
+         vCPU 0 loaded on CPU 1, at 0x40378000\n\
+         vCPU 1 not loaded, at 0x40379000\n"
+    );
+    system.regimes.pop();
+    let rows = text(&vm_table(&system, &system.vms[1]));
+    assert!(
+        rows.contains("stage 2 its tables were not captured\n"),
+        "{rows}"
+    );
+}
+
+#[test]
+fn cpus_show_whose_stage_2_is_active_and_what_is_loaded() {
+    let system = guests();
+    assert_eq!(
+        text(&cpus_table(&system)),
+        "0 EL1 0x41000000 - host-s2 - 0x40310000 0x0\n\
+         1 EL2 0x41000000 __guest_enter guest-s2:0x1001 0x1001:0 0x40310000 0x1\n"
+    );
+    assert_eq!(
+        text(&calls_table(&system.cpus[1])),
+        "0 0x41000000 __guest_enter\n\
+         1 0x4040201040 __kvm_vcpu_run+0x1c0\n\
+         2 0x4040202210 handle___kvm_vcpu_run+0x90\n\
+         3 0x4040203330 -\n"
+    );
+    let without = cpus_table(&testing::system());
+    assert!(!without.titles.contains(&"VCPU"));
 }
 
 #[test]

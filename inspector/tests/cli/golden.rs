@@ -1,16 +1,19 @@
 //! What every command prints of the embedded machine, which is the same at every start.
 //! `SNAPSHOTS=overwrite` writes the files anew.
 
-use crate::run::{inspector, succeed};
+use crate::run::{Ran, inspector, succeed};
 use snapbox::{Data, assert_data_eq};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 fn golden(name: &str, line: &str) {
+    compare(name, succeed(line.split_whitespace()));
+}
+
+fn compare(name: &str, ran: Ran) {
     let path = [env!("CARGO_MANIFEST_DIR"), "tests/cli/golden", name]
         .iter()
         .collect::<PathBuf>();
-    let ran = succeed(line.split_whitespace());
     // Raw: brackets are brackets, not patterns.
     assert_data_eq!(ran.stdout, Data::read_from(&path, None).raw());
 }
@@ -57,9 +60,21 @@ fn every_command_in_json() {
         ("page.json", "page demo 0x40222000 --json"),
         ("locks.json", "locks --json"),
         ("cpus.json", "cpus --json"),
+        ("vms.json", "vms --json"),
     ] {
         golden(name, line);
     }
+}
+
+/// It is no failure, and the document has it in a field.
+#[test]
+fn why_there_are_no_vms_is_said_beside_the_table() {
+    let ran = inspector(["vms"]);
+    assert_eq!(
+        (ran.status, ran.stderr.as_str()),
+        (0, "inspector: hyp keeps no VMs yet\n")
+    );
+    compare("vms.txt", ran);
 }
 
 #[test]

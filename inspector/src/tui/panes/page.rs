@@ -1,13 +1,14 @@
 //! One physical page: its owner, its state on each side, and every entry of every regime that maps it.
 
 use super::{Focus, below, split};
+use crate::addr::Span;
 use crate::tui::capture::Capture;
 use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::theme::Theme;
-use crate::view::{self, Mapping, PageView, Row, Run, runs_table};
+use crate::view::{self, Mapping, PageView, mappings_table, states_heading};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -45,9 +46,10 @@ impl Page {
     }
 
     /// Takes the size of the screen.
-    pub fn settle(&mut self) {
-        let count = self.mappings().len();
-        self.list.settle(count, count.max(1));
+    pub fn settle(&mut self, capture: &Capture, body: Rect) {
+        let area = self.areas(capture, body).map(|[.., mappings]| mappings);
+        let rows = area.map_or(0, |area| below(area, 2).height);
+        self.list.settle(self.mappings().len(), usize::from(rows));
     }
 
     /// Moves; whether the action was one that does.
@@ -76,35 +78,40 @@ impl Page {
 
     /// Puts the cursor on a mapping.
     pub fn press(&mut self, capture: &Capture, body: Rect, y: u16) -> bool {
-        let first = self.mappings_area(capture, body).y + 2;
-        let row = y.checked_sub(first).map(usize::from);
-        let row = row.filter(|row| *row < self.mappings().len());
+        let area = self.areas(capture, body).map(|[.., mappings]| mappings);
+        let line = area.and_then(|area| y.checked_sub(below(area, 2).y));
+        let row = line.and_then(|line| self.list.at_line(usize::from(line), self.mappings().len()));
         row.inspect(|row| self.list.cursor = *row).is_some()
     }
 
-    /// What is known of the page itself; its mappings have a table of their own.
-    fn facts(&self, capture: &Capture) -> Vec<Row> {
-        let regimes = &capture.system.regimes;
-        let mut rows = details::physical(capture, self.pa);
-        rows.retain(|row| {
-            let label = row.first().map(|cell| cell.text.as_str());
-            !regimes
-                .iter()
-                .any(|regime| Some(regime.name.as_str()) == label)
-        });
-        rows
-    }
-
-    fn mappings_area(&self, capture: &Capture, body: Rect) -> Rect {
+    /// What the page is, what its sides say of it, and its mappings, from top to bottom.
+    fn areas(&self, capture: &Capture, body: Rect) -> Option<[Rect; 3]> {
+        let view = self.view.as_ref()?;
         let main = split(body).0;
-        let facts = self.facts(capture).len() as u16 + 2;
-        below(main, facts.min(main.height.saturating_sub(4)))
+        // The mappings keep a rule, titles and two rows.
+        let room = main.height.saturating_sub(4);
+        let lines = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(1);
+        let facts = lines(details::facts(capture, view).len()).min(room);
+        let states = details::states(view).len();
+        let states = if states == 0 { 0 } else { lines(states) };
+        let states = states.min(room - facts);
+        let part = |y: u16, height: u16| Rect {
+            y: main.y + y,
+            height,
+            ..main
+        };
+        Some([
+            part(0, facts),
+            part(facts, states),
+            below(main, facts + states),
+        ])
     }
 
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-        let (main, side) = split(body);
-        let Some(view) = &self.view else {
+        let side = split(body).1;
+        let (Some(view), Some([facts, states, mappings])) = (&self.view, self.areas(capture, body))
+        else {
             return;
         };
         let system = &capture.system;
@@ -113,81 +120,56 @@ impl Page {
         } else {
             ""
         };
-        grid::rule(
-            buf,
-            main,
-            theme,
-            &format!("page {:#x}", view.pa.start),
-            changed,
-        );
-        let lower = self.mappings_area(capture, body);
-        let upper = Rect {
-            y: main.y + 1,
-            height: lower.y.saturating_sub(main.y + 1),
-            ..main
-        };
-        grid::details(buf, upper, theme, &self.facts(capture));
+        let title = format!("page {:#x}", view.pa.start);
+        grid::rule(buf, facts, theme, &title, changed);
+        grid::details(buf, below(facts, 1), theme, &details::facts(capture, view));
+        grid::rule(buf, states, theme, states_heading(system), "");
+        grid::details(buf, below(states, 1), theme, &details::states(view));
+        self.draw_mappings(capture, view, theme, mappings, buf);
+        if let (Some(side), Some(mapping)) = (side, view.mappings.get(self.list.cursor)) {
+            let regime = &system.regimes[mapping.regime];
+            let note = format!("{:#x}", mapping.ia);
+            grid::rule(buf, side, theme, &regime.name, &note);
+            let rows = details::entry(regime, mapping.entry(system));
+            grid::details(buf, below(side, 1), theme, &rows);
+        }
+    }
+
+    fn draw_mappings(
+        &self,
+        capture: &Capture,
+        view: &PageView,
+        theme: Theme,
+        area: Rect,
+        buf: &mut Buffer,
+    ) {
         let count = view.mappings.len();
         let note = if count == 1 {
             "1 entry".to_owned()
         } else {
             format!("{count} entries")
         };
-        grid::rule(buf, lower, theme, "in the tables", &note);
-        let runs: Vec<_> = view
-            .mappings
-            .iter()
-            .map(|mapping| one(capture, *mapping))
-            .collect();
-        let mut table = runs_table(system, &runs);
-        // The page's own input address, not that of the block it lies in.
-        let column = table.titles.iter().position(|title| *title == "IA");
-        for (row, mapping) in table.rows.iter_mut().zip(&view.mappings) {
-            if let Some(cell) = column.and_then(|column| row.get_mut(column)) {
-                cell.text = format!("{:#x}", mapping.ia);
-            }
-        }
-        let lines: Vec<_> = table
-            .rows
-            .into_iter()
-            .zip(&runs)
-            .enumerate()
-            .map(|(i, (row, run))| grid::Line {
-                row,
-                changed: capture.changes.touch(run.regime + 1, run.ia(system)),
-                selected: i == self.list.cursor,
+        grid::rule(buf, area, theme, "in the tables", &note);
+        let table = mappings_table(&capture.system, view);
+        let rows = table.rows.into_iter().zip(&view.mappings).enumerate();
+        let window = self.list.window(count);
+        let lines: Vec<_> = rows
+            .skip(window.start)
+            .take(window.len())
+            .map(|(i, (row, mapping))| {
+                let leaf = &mapping.entry(&capture.system).leaf;
+                let span = Span::new(leaf.ia, leaf.size);
+                grid::Line {
+                    row,
+                    changed: capture.changes.touch(mapping.regime + 1, span),
+                    selected: i == self.list.cursor,
+                }
             })
             .collect();
-        grid::table(buf, below(lower, 1), theme, &table.titles, None, &lines);
+        grid::table(buf, below(area, 1), theme, &table.titles, None, &lines);
         if lines.is_empty() {
-            grid::note(
-                buf,
-                below(lower, 2),
-                theme,
-                "no regime maps or marks this page",
-            );
+            let note = "no regime maps or marks this page";
+            grid::note(buf, below(area, 2), theme, note);
         }
-        if let (Some(side), Some(mapping)) = (side, view.mappings.get(self.list.cursor)) {
-            let regime = &system.regimes[mapping.regime];
-            grid::rule(
-                buf,
-                side,
-                theme,
-                &regime.name,
-                &format!("{:#x}", mapping.ia),
-            );
-            let rows = details::entry(regime, mapping.entry(system));
-            grid::details(buf, below(side, 1), theme, &rows);
-        }
-    }
-}
-
-/// The entry of a mapping as a run of its own.
-fn one(capture: &Capture, mapping: Mapping) -> Run {
-    Run {
-        regime: mapping.regime,
-        first: mapping.entry,
-        count: 1,
-        size: mapping.entry(&capture.system).leaf.size,
     }
 }
