@@ -8,7 +8,8 @@
 //! | [`capture`] | a capture cut into areas of one class, and what changed |
 //! | [`keymap`] | the keys: one table for dispatch, help and footer |
 //! | [`state`] | events in, effects out |
-//! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs |
+//! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs, VMs |
+//! | [`panel`] | what is known of the thing under the cursor |
 //! | `screen`, `grid`, `details`, [`theme`] | drawing |
 //! | [`worker`] | the machine |
 //! | `guard` | the terminal |
@@ -19,6 +20,7 @@ mod grid;
 mod guard;
 pub mod keymap;
 pub mod list;
+pub mod panel;
 pub mod panes;
 mod screen;
 pub mod state;

@@ -75,6 +75,7 @@ fn terminal_shows_every_pane_and_is_given_back() {
         ("\r", "in the tables"),
         ("6", "host-pool"),
         ("7", "registers of CPU 0"),
+        ("8", "hyp keeps no VMs yet"),
         ("?", "any other key closes"),
         ("x1", "a row"),
         ("g", "go to (0x"),

@@ -200,9 +200,9 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, note
 /// Width of a column of labelled rows, where there is room for more than one.
 const DETAILS: u16 = 40;
 
-/// Draws labelled rows in as many columns as there is room for.
-pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) {
-    let columns = (area.width / DETAILS).max(1);
+/// Draws labelled rows in as many columns as there is room for. Answers how many rows that was.
+pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) -> usize {
+    let columns = (area.width / DETAILS.max(widest(rows))).max(1);
     let width = area.width / columns;
     let mut rest = rows;
     for i in 0..columns {
@@ -217,16 +217,30 @@ pub(super) fn details(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) 
         let taken = details_column(buf, column, theme, &rest[..share.min(rest.len())]);
         rest = &rest[taken..];
     }
+    rows.len() - rest.len()
+}
+
+/// Width of the labels and of the longest word beside them.
+fn widest(rows: &[Row]) -> u16 {
+    let words = |row: &Row| {
+        let values = row.iter().skip(1).flat_map(|cell| cell.text.split(' '));
+        values.map(width).max().unwrap_or(0)
+    };
+    let word = rows.iter().map(words).max().unwrap_or(0);
+    labels(rows).saturating_add(word).saturating_add(4)
+}
+
+/// Width of the labels.
+fn labels(rows: &[Row]) -> u16 {
+    let label = rows.iter().filter(|row| row.len() > 1);
+    let label = label.filter_map(|row| row.first());
+    label.map(|cell| width(&cell.text)).max().unwrap_or(0)
 }
 
 /// Draws labelled rows, their values in one column; values that are too long go on below. Answers
 /// how many rows there was room for.
 fn details_column(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) -> usize {
-    let label = rows.iter().filter(|row| row.len() > 1);
-    let label = label
-        .filter_map(|row| row.first())
-        .map(|cell| width(&cell.text));
-    let label = label.max().unwrap_or(0).min(area.width / 2);
+    let label = labels(rows).min(area.width / 2);
     let mut y = area.y;
     for (i, row) in rows.iter().enumerate() {
         if y >= area.bottom() {
@@ -277,6 +291,27 @@ pub(super) fn about(bytes: u64) -> String {
 /// A line of help where there is nothing to show.
 pub(super) fn note(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
     text(buf, area, area.x + 1, area.y, what, theme.dim());
+}
+
+/// A sentence in the middle of an area.
+pub(super) fn centred(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
+    let room = area.width.saturating_sub(4);
+    let mut lines: Vec<String> = Vec::new();
+    for word in what.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(line) + 1 + width(word) <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    let count = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let top = area.y + area.height.saturating_sub(count) / 2;
+    for (y, line) in (top..area.bottom()).zip(&lines) {
+        let x = area.x + area.width.saturating_sub(width(line)) / 2;
+        text(buf, area, x, y, line, theme.dim());
+    }
 }
 
 /// A dim label.

@@ -28,6 +28,10 @@ pub enum Action {
     First,
     /// To the last.
     Last,
+    /// Scroll the panel up.
+    PanelUp,
+    /// Scroll the panel down.
+    PanelDown,
     /// Open what the cursor stands on.
     Open,
     /// Show what the cursor stands on in the map.
@@ -236,12 +240,13 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[key('4')], A::Show(P::Owners), &[], G::Jump, "", "Owners: who owns and shares each page of RAM"),
     bind(&[key('5')], A::Show(P::Page), &[], G::Jump, "", "Page: one physical page in all regimes"),
     bind(&[key('6')], A::Show(P::Locks), &[], G::Jump, "", "Locks: held, by whom, who waits"),
-    bind(&[key('7')], A::Show(P::Cpus), &[], G::Jump, "", "CPUs: registers, decoded"),
+    bind(&[key('7')], A::Show(P::Cpus), &[], G::Jump, "", "CPUs: where they are, registers, decoded"),
+    bind(&[key('8')], A::Show(P::Vms), &[], G::Jump, "", "VMs: their vCPUs, their memory, their tables"),
     bind(&[code(KeyCode::Tab)], A::NextPane, &[], G::Jump, "", "next pane"),
     bind(&[code(KeyCode::BackTab)], A::PreviousPane, &[], G::Jump, "", "previous pane"),
-    bind(&[code(KeyCode::Enter)], A::Open, &[P::Map, P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Cpus], G::Jump, "open", "open what the cursor stands on"),
-    bind(&[key('m')], A::OpenMap, &[P::Tables, P::Runs, P::Owners, P::Page, P::Locks], G::Jump, "map", "the same place in the map"),
-    bind(&[key('t')], A::OpenTables, &[P::Map, P::Runs, P::Owners, P::Page, P::Locks], G::Jump, "tables", "the same place in the tables"),
+    bind(&[code(KeyCode::Enter)], A::Open, &[P::Map, P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Cpus, P::Vms], G::Jump, "open", "open what the cursor stands on"),
+    bind(&[key('m')], A::OpenMap, &[P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Vms], G::Jump, "map", "the same place in the map"),
+    bind(&[key('t')], A::OpenTables, &[P::Map, P::Runs, P::Owners, P::Page, P::Locks, P::Vms], G::Jump, "tables", "the same place in the tables"),
     bind(&[key('g')], A::Goto, &[], G::Jump, "go to", "go to an address or a symbol"),
     bind(&[code(KeyCode::Backspace), key('['), alt(KeyCode::Left)], A::Back, &[], G::Jump, "", "back to where the last jump started"),
     bind(&[key(']'), alt(KeyCode::Right)], A::Forward, &[], G::Jump, "", "forward again"),
@@ -258,6 +263,8 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[code(KeyCode::PageDown), ctrl('f')], A::PageDown, &[], G::Move, "", "a screenful down"),
     bind(&[code(KeyCode::Home)], A::First, &[], G::Move, "", "to the first"),
     bind(&[code(KeyCode::End), key('G')], A::Last, &[], G::Move, "", "to the last"),
+    bind(&[key('K')], A::PanelUp, &[], G::Move, "", "panel up"),
+    bind(&[key('J')], A::PanelDown, &[], G::Move, "", "panel down: the rest of what is known of the thing under the cursor"),
 
     bind(&[key('+'), key('=')], A::ZoomIn, &[P::Map], G::Look, "zoom", "zoom in: half the bytes a cell"),
     bind(&[key('-')], A::ZoomOut, &[P::Map], G::Look, "", "zoom out: twice the bytes a cell"),
@@ -288,6 +295,12 @@ pub fn action(pane: PaneId, event: &KeyEvent) -> Option<Action> {
         .iter()
         .find(|binding| binding.holds_in(pane) && binding.keys.iter().any(|key| key.matches(event)))
         .map(|binding| binding.action)
+}
+
+/// How the first key of an action is written.
+pub fn label(action: Action) -> Option<String> {
+    let binding = KEYMAP.iter().find(|binding| binding.action == action)?;
+    Some(binding.keys.first()?.label())
 }
 
 /// What the footer offers in a pane: the pane's own keys first, then everybody's.

@@ -9,6 +9,7 @@ pub mod page;
 pub mod runs;
 pub mod sieve;
 pub mod tables;
+pub mod vms;
 
 use ratatui::layout::Rect;
 
@@ -29,11 +30,13 @@ pub enum PaneId {
     Locks,
     /// CPUs and their registers.
     Cpus,
+    /// VMs.
+    Vms,
 }
 
 impl PaneId {
     /// All, in the order of the tabs.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Map,
         Self::Tables,
         Self::Runs,
@@ -41,6 +44,7 @@ impl PaneId {
         Self::Page,
         Self::Locks,
         Self::Cpus,
+        Self::Vms,
     ];
 
     /// Its name on the tab.
@@ -53,6 +57,7 @@ impl PaneId {
             Self::Page => "Page",
             Self::Locks => "Locks",
             Self::Cpus => "CPUs",
+            Self::Vms => "VMs",
         }
     }
 

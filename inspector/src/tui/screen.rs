@@ -16,7 +16,7 @@ use ratatui::style::Style;
 use std::time::Duration;
 
 /// The smallest screen that everything fits on.
-const SMALLEST: (u16, u16) = (64, 16);
+const SMALLEST: (u16, u16) = (68, 16);
 
 /// Where the parts are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,7 +290,9 @@ fn draw_pane(state: &State, body: Rect, buf: &mut Buffer) {
         PaneId::Page => state.page.draw(capture, theme, body, buf),
         PaneId::Locks => state.locks.draw(capture, state.now, theme, body, buf),
         PaneId::Cpus => state.cpus.draw(capture, theme, body, buf),
+        PaneId::Vms => state.vms.draw(capture, theme, body, buf),
     }
+    state.draw_panel(buf);
 }
 
 /// The status line: a question, a filter, a message, or what the cursor stands on.

@@ -10,6 +10,7 @@ pub use places::Place;
 
 use super::capture::Capture;
 use super::keymap::{self, Action};
+use super::panel::Scroll;
 use super::panes::{self, PaneId};
 use super::screen;
 use super::theme::Theme;
@@ -152,6 +153,10 @@ pub struct State {
     pub locks: panes::locks::Locks,
     /// The CPUs.
     pub cpus: panes::cpus::Cpus,
+    /// The VMs.
+    pub vms: panes::vms::Vms,
+    /// How far the panel is scrolled.
+    pub scroll: Scroll,
 }
 
 impl State {
@@ -185,6 +190,8 @@ impl State {
             page: Default::default(),
             locks: Default::default(),
             cpus: Default::default(),
+            vms: Default::default(),
+            scroll: Scroll::default(),
         }
     }
 
@@ -359,6 +366,9 @@ impl State {
             Action::Back => self.go_back(),
             Action::Forward => self.go_forward(),
             Action::Open | Action::OpenMap | Action::OpenTables => self.open(action),
+            Action::PanelUp | Action::PanelDown => {
+                self.scroll_panel(action == Action::PanelDown);
+            }
             _ => self.pane_act(action),
         }
     }
@@ -466,12 +476,16 @@ impl State {
     /// Shows a capture.
     fn take(&mut self, capture: Arc<Capture>) {
         self.captured_at = self.now;
+        if let Some(before) = self.capture.take() {
+            self.renumber(&before.system, &capture.system);
+        }
         self.tables.refresh(&capture);
         self.runs.refresh(&capture);
         self.owners.refresh(&capture);
         self.page.refresh(&capture);
         self.locks.refresh(&capture, self.now);
         self.cpus.refresh(&capture);
+        self.vms.refresh(&capture);
         self.capture = Some(capture);
     }
 
@@ -488,6 +502,8 @@ impl State {
         self.page.settle(&capture, body);
         self.locks.settle(&capture, body);
         self.cpus.settle(&capture, body);
+        self.vms.settle(body);
+        self.settle_panel();
     }
 
     fn pane_act(&mut self, action: Action) {
@@ -502,6 +518,7 @@ impl State {
             PaneId::Page => self.page.act(action, &capture),
             PaneId::Locks => self.locks.act(action, &capture),
             PaneId::Cpus => self.cpus.act(action, &capture),
+            PaneId::Vms => self.vms.act(action),
         };
         match action {
             _ if done => {}

@@ -1,6 +1,8 @@
 //! A machine in memory for the tests: four CPUs, 512 MiB of RAM, hyp with its tables, one lock that
 //! is contended. It goes through the same capture as a real one.
 
+mod guests;
+
 use super::worker::Machine;
 use crate::addr::Span;
 use crate::hypervisor;

@@ -1,5 +1,6 @@
 //! The whole screen, drawn into memory; every key; whatever may come.
 
+mod guests;
 mod random;
 mod screens;
 mod state;
@@ -11,6 +12,7 @@ use super::state::{Event, State, Update};
 use super::testing::Fake;
 use super::theme::{Depth, Theme};
 use super::worker::Report;
+use crate::model::System;
 use crate::target::RunState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -24,16 +26,17 @@ const DARK: Theme = Theme {
     light: false,
 };
 
-/// A first capture, a later one, one of a machine without a hypervisor.
-fn captures() -> &'static [Arc<Capture>; 3] {
-    static CAPTURES: OnceLock<[Arc<Capture>; 3]> = OnceLock::new();
+/// A first capture, a later one, one of a machine without a hypervisor, one of a machine with VMs.
+fn captures() -> &'static [Arc<Capture>; 4] {
+    static CAPTURES: OnceLock<[Arc<Capture>; 4]> = OnceLock::new();
     CAPTURES.get_or_init(|| {
         let first = capture(&mut Fake::new(), None);
         let later = later(&first);
         let mut bare = Fake::new();
         bare.bare = true;
         let bare = capture(&mut bare, Some(&later));
-        [first, later, bare]
+        let guests = number(&Arc::new(Fake::new().guests()), Some(&first));
+        [first, later, bare, guests]
     })
 }
 
@@ -62,6 +65,13 @@ fn later_state(width: u16, height: u16) -> State {
     state
 }
 
+/// The same with VMs instead, of a kernel.
+fn guests_state(width: u16, height: u16) -> State {
+    let mut state = state(DARK, width, height);
+    send(&mut state, 5, captured(&captures()[3]));
+    state
+}
+
 fn later(before: &Capture) -> Arc<Capture> {
     let mut fake = Fake::new();
     fake.share(0x4800_9000);
@@ -76,14 +86,14 @@ fn later(before: &Capture) -> Arc<Capture> {
 }
 
 fn capture(fake: &mut Fake, before: Option<&Capture>) -> Arc<Capture> {
+    number(&Arc::new(fake.system()), before)
+}
+
+/// What was captured, counted and compared.
+fn number(system: &Arc<System>, before: Option<&Capture>) -> Arc<Capture> {
     let number = before.map_or(1, |before| before.number + 1);
-    let system = Arc::new(fake.system());
-    Arc::new(Capture::new(
-        system,
-        before,
-        number,
-        Duration::from_millis(3),
-    ))
+    let took = Duration::from_millis(3);
+    Arc::new(Capture::new(Arc::clone(system), before, number, took))
 }
 
 fn captured(capture: &Arc<Capture>) -> Event {

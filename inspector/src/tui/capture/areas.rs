@@ -36,7 +36,7 @@ pub(super) fn class_of_entry(system: &System, regime: &str, entry: &Entry) -> Cl
         }
         EntryKind::Annotation => {
             return match entry.owner {
-                Some(Owner::Guest(_)) => Class::Guest,
+                Some(Owner::Guest(_) | Owner::Poisoned) => Class::Guest,
                 Some(Owner::Unknown(_)) | None => Class::Problem,
                 Some(_) => Class::Hyp,
             };

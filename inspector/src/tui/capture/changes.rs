@@ -11,6 +11,8 @@ pub struct Changes {
     pub spaces: Vec<Vec<Span>>,
     /// Locks by index.
     pub locks: BTreeSet<usize>,
+    /// VMs by handle.
+    pub vms: BTreeSet<u64>,
     /// Registers by CPU's index.
     pub registers: BTreeSet<(usize, String)>,
 }
@@ -38,6 +40,8 @@ impl Changes {
         let locks = (0..new.locks.len())
             .filter(|&i| old.locks.get(i) != Some(&new.locks[i]))
             .collect();
+        let changed = new.vms.iter().filter(|vm| !old.vms.contains(vm));
+        let vms = changed.map(|vm| vm.handle).collect();
         let mut registers = BTreeSet::new();
         for (i, cpu) in new.cpus.iter().enumerate() {
             let before = old.cpus.get(i).map(|before| &before.registers);
@@ -50,6 +54,7 @@ impl Changes {
         Self {
             spaces: std::iter::once(physical).chain(regimes).collect(),
             locks,
+            vms,
             registers,
         }
     }
@@ -59,10 +64,19 @@ fn keyed(entry: &Entry) -> (Span, u64) {
     (Span::new(entry.leaf.ia, entry.leaf.size), entry.leaf.raw)
 }
 
-type Joint = (JointOwner, Option<State>, Option<State>, Option<u64>);
+/// What a row says of its pages; guests by handle and state, since their addresses run on with the pages.
+type Joint = (
+    JointOwner,
+    Option<State>,
+    Option<State>,
+    Option<u64>,
+    Vec<(u64, State)>,
+);
 
 fn joint(range: &OwnerRange) -> Joint {
-    (range.owner, range.host, range.hyp, range.refcount)
+    let guests = range.guests.iter();
+    let guests = guests.map(|guest| (guest.handle, guest.state)).collect();
+    (range.owner, range.host, range.hyp, range.refcount, guests)
 }
 
 /// Where two lists of ranges with values differ. Both are in order and disjoint, and so is the answer.

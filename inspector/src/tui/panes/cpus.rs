@@ -9,6 +9,7 @@ use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
+use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, TRANSLATION_REGISTERS, cpus_table};
 use ratatui::buffer::Buffer;
@@ -46,18 +47,19 @@ impl Cpus {
         }
     }
 
-    fn areas(capture: &Capture, body: Rect) -> (Rect, Rect, Option<Rect>) {
-        let (main, side) = split(body);
+    /// The list of CPUs and that of registers.
+    fn areas(capture: &Capture, body: Rect) -> (Rect, Rect) {
+        let main = split(body).0;
         let cpus = u16::try_from(capture.system.cpus.len())
             .unwrap_or(SHOWN)
             .min(SHOWN);
         let height = (cpus + 2).min(main.height / 2);
-        (Rect { height, ..main }, below(main, height), side)
+        (Rect { height, ..main }, below(main, height))
     }
 
     /// Takes the size of the screen.
     pub fn settle(&mut self, capture: &Capture, body: Rect) {
-        let (_, registers, _) = Self::areas(capture, body);
+        let (_, registers) = Self::areas(capture, body);
         self.list
             .settle(self.names.len(), usize::from(below(registers, 2).height));
     }
@@ -83,7 +85,7 @@ impl Cpus {
 
     /// Puts a cursor where the mouse was pressed.
     pub fn press(&mut self, capture: &Capture, body: Rect, y: u16) -> bool {
-        let (cpus, registers, _) = Self::areas(capture, body);
+        let (cpus, registers) = Self::areas(capture, body);
         let (cpus, registers) = (below(cpus, 2), below(registers, 2));
         if (cpus.top()..cpus.bottom()).contains(&y) {
             let at = self.top(usize::from(cpus.height)) + usize::from(y - cpus.y);
@@ -120,7 +122,7 @@ impl Cpus {
 
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-        let (upper, lower, side) = Self::areas(capture, body);
+        let (upper, lower) = Self::areas(capture, body);
         let cpus = &capture.system.cpus;
         grid::rule(buf, upper, theme, "CPUs", &cpus.len().to_string());
         let table = cpus_table(&capture.system);
@@ -172,15 +174,14 @@ impl Cpus {
             .collect();
         let titles = ["REGISTER", "VALUE", ""];
         grid::table(buf, below(lower, 1), theme, &titles, None, &lines);
-        if let (Some(side), Some((cpu, name, value))) = (side, self.selected(capture)) {
-            grid::rule(buf, side, theme, name, &format!("{value:#018x}"));
-            grid::details(
-                buf,
-                below(side, 1),
-                theme,
-                &describe(capture, cpu, name, value),
-            );
-        }
+    }
+
+    /// What the panel shows: the register, and then where the CPU is.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let (cpu, name, value) = self.selected(capture)?;
+        let mut rows = describe(capture, cpu, name, value);
+        rows.extend(place(cpu));
+        Some(Panel::new(name, format!("{value:#018x}"), rows))
     }
 }
 
@@ -229,6 +230,29 @@ fn summary(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Cell {
         }
     });
     Cell::new(Role::Dim, texts.collect::<Vec<_>>().join(" "))
+}
+
+/// Whose stage 2 is active, what is loaded, and the way back.
+fn place(cpu: &Cpu) -> Vec<Row> {
+    let row = |name: &str, role, value: String| vec![grid::label(name), Cell::new(role, value)];
+    let stage2 = cpu.stage2.clone();
+    let mut rows: Vec<Row> = stage2
+        .into_iter()
+        .map(|name| row("stage 2", Role::Plain, name))
+        .collect();
+    rows.extend(cpu.vcpu.map(|(vm, number)| {
+        let text = format!("{number} of VM {vm:#x}");
+        row("vCPU", Role::Guest, text)
+    }));
+    rows.extend(cpu.calls.iter().zip(1..).map(|(frame, depth): (_, usize)| {
+        let at = format!("{:#x}", frame.pc);
+        let (role, name) = match &frame.symbol {
+            Some(symbol) => (Role::Symbol, symbol.clone()),
+            None => (Role::Address, at),
+        };
+        row(&format!("call {depth}"), role, name)
+    }));
+    rows
 }
 
 fn describe(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Vec<Row> {

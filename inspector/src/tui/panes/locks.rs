@@ -7,6 +7,7 @@ use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
+use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, locks_table};
 use ratatui::buffer::Buffer;
@@ -101,7 +102,7 @@ impl Locks {
         body: Rect,
         buf: &mut Buffer,
     ) {
-        let (main, side) = split(body);
+        let main = split(body).0;
         let locks = &capture.system.locks;
         let held = locks
             .iter()
@@ -145,11 +146,13 @@ impl Locks {
                 "no lock is known of this hypervisor",
             );
         }
-        if let (Some(side), Some(lock)) = (side, locks.get(self.list.cursor)) {
-            grid::rule(buf, side, theme, &format!("lock {}", lock.name), "");
-            let rows = self.describe(lock, capture, now);
-            grid::details(buf, below(side, 1), theme, &rows);
-        }
+    }
+
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture, now: Duration) -> Option<Panel> {
+        let lock = capture.system.locks.get(self.list.cursor)?;
+        let rows = self.describe(lock, capture, now);
+        Some(Panel::new(format!("lock {}", lock.name), "", rows))
     }
 
     fn describe(&self, lock: &Lock, capture: &Capture, now: Duration) -> Vec<Row> {

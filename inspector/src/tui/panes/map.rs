@@ -142,6 +142,17 @@ impl Map {
         self.cursor = address;
     }
 
+    /// Goes on with the number that its regime has in a new capture, or with physical memory.
+    pub fn renumber(&mut self, number: impl Fn(usize) -> Option<usize>) {
+        let Some(regime) = self.space.checked_sub(1) else {
+            return;
+        };
+        match number(regime) {
+            Some(regime) => self.space = regime + 1,
+            None => (self.space, self.shift) = (0, None),
+        }
+    }
+
     /// Moves, zooms; whether the action was one of these.
     pub fn act(&mut self, action: Action, capture: &Capture) -> bool {
         let Some(space) = self.space(capture) else {

@@ -8,6 +8,7 @@ use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
+use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::view::{owners_table, size_text};
 use ratatui::buffer::Buffer;
@@ -127,7 +128,7 @@ impl Owners {
 
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-        let (main, side) = split(body);
+        let main = split(body).0;
         let owners = &capture.system.owners;
         let at = (self.list.cursor + 1).min(self.rows.len());
         let note = format!("{at} of {} ranges", self.rows.len());
@@ -156,12 +157,17 @@ impl Owners {
                 "no page is like this (Esc in / clears the filter)",
             );
         }
-        if let (Some(side), Some(range)) = (side, self.selected(capture)) {
-            let title = range.pa.to_string();
-            grid::rule(buf, side, theme, &title, &size_text(range.pa.size));
-            let rows = details::physical(capture, range.pa.start);
-            grid::details(buf, below(side, 1), theme, &rows);
-        }
+    }
+
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let range = self.selected(capture)?;
+        let rows = details::physical(capture, range.pa.start);
+        Some(Panel::new(
+            range.pa.to_string(),
+            size_text(range.pa.size),
+            rows,
+        ))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
+use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::view::{self, Mapping, PageView, mappings_table, states_heading};
 use ratatui::buffer::Buffer;
@@ -109,7 +110,6 @@ impl Page {
 
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-        let side = split(body).1;
         let (Some(view), Some([facts, states, mappings])) = (&self.view, self.areas(capture, body))
         else {
             return;
@@ -126,13 +126,15 @@ impl Page {
         grid::rule(buf, states, theme, states_heading(system), "");
         grid::details(buf, below(states, 1), theme, &details::states(view));
         self.draw_mappings(capture, view, theme, mappings, buf);
-        if let (Some(side), Some(mapping)) = (side, view.mappings.get(self.list.cursor)) {
-            let regime = &system.regimes[mapping.regime];
-            let note = format!("{:#x}", mapping.ia);
-            grid::rule(buf, side, theme, &regime.name, &note);
-            let rows = details::entry(regime, mapping.entry(system));
-            grid::details(buf, below(side, 1), theme, &rows);
-        }
+    }
+
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let mapping = self.mappings().get(self.list.cursor)?;
+        let regime = &capture.system.regimes[mapping.regime];
+        let rows = details::entry(regime, mapping.entry(&capture.system));
+        let note = format!("{:#x}", mapping.ia);
+        Some(Panel::new(regime.name.as_str(), note, rows))
     }
 
     fn draw_mappings(

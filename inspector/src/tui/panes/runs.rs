@@ -7,6 +7,7 @@ use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::keymap::Action;
 use crate::tui::list::List;
+use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::view::{self, Run, RunFilter, runs_table};
 use ratatui::buffer::Buffer;
@@ -82,6 +83,26 @@ impl Runs {
         found.is_some()
     }
 
+    /// Shows one regime, from its beginning.
+    pub fn show(&mut self, capture: &Capture, regime: usize) {
+        self.regime = Some(regime);
+        self.sieve.filter.reset();
+        self.list.cursor = 0;
+        self.rows.clear();
+        self.refresh(capture);
+    }
+
+    /// Goes on with the numbers that regimes have in a new capture; without the one that was shown alone, with all.
+    pub fn renumber(&mut self, number: impl Fn(usize) -> Option<usize>) {
+        self.regime = self.regime.and_then(&number);
+        if let Some(run) = self.rows.get_mut(self.list.cursor) {
+            match number(run.regime) {
+                Some(regime) => run.regime = regime,
+                None => self.rows.clear(),
+            }
+        }
+    }
+
     /// Takes the size of the screen.
     pub fn settle(&mut self, body: Rect) {
         let rows = below(split(body).0, 2);
@@ -141,7 +162,7 @@ impl Runs {
 
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
-        let (main, side) = split(body);
+        let main = split(body).0;
         let system = &capture.system;
         let regime = self.regime.and_then(|at| system.regimes.get(at));
         let title = regime.map_or("all regimes", |regime| regime.name.as_str());
@@ -169,13 +190,15 @@ impl Runs {
                 "no entry is like this (Esc in / clears the filter)",
             );
         }
-        if let (Some(side), Some(run)) = (side, self.rows.get(self.list.cursor)) {
-            let entry = run.entry(system);
-            let note = format!("first of {}", run.count);
-            grid::rule(buf, side, theme, &run.ia(system).to_string(), &note);
-            let rows = details::entry(run.regime(system), entry);
-            grid::details(buf, below(side, 1), theme, &rows);
-        }
+    }
+
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let system = &capture.system;
+        let run = self.rows.get(self.list.cursor)?;
+        let rows = details::entry(run.regime(system), run.entry(system));
+        let note = format!("first of {}", run.count);
+        Some(Panel::new(run.ia(system).to_string(), note, rows))
     }
 
     fn note(&self, capture: &Capture) -> String {

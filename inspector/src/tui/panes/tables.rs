@@ -44,11 +44,10 @@ enum Slot {
 struct Areas {
     tree: Rect,
     words: Rect,
-    side: Option<Rect>,
 }
 
 fn areas(body: Rect) -> Areas {
-    let (main, side) = split(body);
+    let main = split(body).0;
     let width = (main.width * 2 / 5).clamp(26.min(main.width), 44);
     let tree = Rect { width, ..main };
     let words = Rect {
@@ -60,7 +59,7 @@ fn areas(body: Rect) -> Areas {
         width: width.saturating_sub(1),
         ..tree
     };
-    Areas { tree, words, side }
+    Areas { tree, words }
 }
 
 /// Bytes of input address that one word of a table at a level covers, as a power of two.
@@ -166,6 +165,28 @@ impl Tables {
         true
     }
 
+    /// Starts at the root of a regime.
+    fn start(&mut self, regime: usize) {
+        let list = |list: List| List {
+            height: list.height,
+            ..List::default()
+        };
+        *self = Self {
+            regime,
+            tree: list(self.tree),
+            words: list(self.words),
+            ..Self::default()
+        };
+    }
+
+    /// Goes on with the number that its regime has in a new capture, or with the first one.
+    pub fn renumber(&mut self, number: impl Fn(usize) -> Option<usize>) {
+        match number(self.regime) {
+            Some(regime) => self.regime = regime,
+            None => self.start(0),
+        }
+    }
+
     /// Takes the size of the screen.
     pub fn settle(&mut self, body: Rect) {
         let areas = areas(body);
@@ -179,19 +200,7 @@ impl Tables {
         match action {
             Action::View => {
                 let count = capture.system.regimes.len().max(1);
-                let next = (self.regime + 1) % count;
-                *self = Self {
-                    regime: next,
-                    tree: List {
-                        height: self.tree.height,
-                        ..List::default()
-                    },
-                    words: List {
-                        height: self.words.height,
-                        ..List::default()
-                    },
-                    ..Self::default()
-                };
+                self.start((self.regime + 1) % count);
                 self.refresh(capture);
                 true
             }

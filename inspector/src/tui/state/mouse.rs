@@ -42,6 +42,7 @@ impl State {
                     PaneId::Page => self.page.press(&capture, body, at.y),
                     PaneId::Locks => self.locks.press(&capture, body, at.y),
                     PaneId::Cpus => self.cpus.press(&capture, body, at.y),
+                    PaneId::Vms => self.vms.press(body, at.y),
                 };
                 // A press on what is chosen already opens it.
                 if hit && before == self.focus() && self.pane != PaneId::Cpus {

@@ -1,6 +1,8 @@
 //! Going from pane to pane with what the cursor stands on, and back.
 
 use super::State;
+use crate::model::System;
+use crate::tui::capture::Capture;
 use crate::tui::keymap::Action;
 use crate::tui::panes::{Focus, PaneId};
 
@@ -34,6 +36,7 @@ impl State {
             PaneId::Page => self.page.focus(),
             PaneId::Locks => self.locks.focus(capture),
             PaneId::Cpus => self.cpus.focus(capture),
+            PaneId::Vms => self.vms.focus(capture),
         }
     }
 
@@ -108,6 +111,10 @@ impl State {
         if action == Action::Open && self.pane == PaneId::Tables && self.tables.open(&capture) {
             return;
         }
+        if action == Action::Open && self.pane == PaneId::Vms {
+            self.open_vm(&capture);
+            return;
+        }
         let focus = self.focus();
         let to_tables = action == Action::OpenTables
             || action == Action::Open && (self.pane == PaneId::Page || focus.pa.is_none());
@@ -139,6 +146,38 @@ impl State {
             }
             _ => self.complain("the cursor stands on nothing that has a place"),
         }
+    }
+
+    /// Shows the runs of the VM under the cursor.
+    fn open_vm(&mut self, capture: &Capture) {
+        match self.vms.regime(capture) {
+            Some(regime) => {
+                self.jump(PaneId::Runs);
+                self.runs.show(capture, regime);
+            }
+            None => self.complain("this VM has no tables that were captured"),
+        }
+    }
+
+    /// Goes on with the numbers that regimes have in a new capture: VMs come and go.
+    pub(super) fn renumber(&mut self, old: &System, new: &System) {
+        let number = |regime: usize| {
+            let name = &old.regimes.get(regime)?.name;
+            new.regimes.iter().position(|other| other.name == *name)
+        };
+        self.map.renumber(number);
+        self.tables.renumber(number);
+        self.runs.renumber(number);
+        let keep = |place: &mut Place| {
+            if let Some(regime) = place.space.checked_sub(1) {
+                place.space = number(regime).map_or(0, |regime| regime + 1);
+            }
+            let input = place.focus.input;
+            place.focus.input = input.and_then(|(regime, ia)| Some((number(regime)?, ia)));
+            place.focus.input.is_some() || input.is_none()
+        };
+        self.back.retain_mut(keep);
+        self.forward.retain_mut(keep);
     }
 
     /// Remembers this place and shows another pane.

@@ -39,7 +39,7 @@ fn mouse() -> impl Strategy<Value = Event> {
 }
 
 fn events() -> impl Strategy<Value = Event> {
-    let taken = (0..3_usize).prop_map(|i| captured(&captures()[i]));
+    let taken = (0..4_usize).prop_map(|i| captured(&captures()[i]));
     let said = prop::sample::select(vec![opened(), lost(), running(), Event::Tick]);
     let resize = (1..140_u16, 1..60_u16)
         .prop_map(|(width, height)| Event::Terminal(TerminalEvent::Resize(width, height)));
@@ -76,7 +76,7 @@ fn the_smallest_screens_are_drawn() {
                 2,
                 Event::Terminal(TerminalEvent::Resize(width, height)),
             );
-            for pane in "1234567?".chars() {
+            for pane in "12345678?".chars() {
                 press(&mut state, &pane.to_string());
                 assert_eq!(draw(&state).area, state.area);
             }

@@ -16,6 +16,33 @@ const PANES: [(&str, &str); 7] = [
     ("cpus", "7jjj"),
 ];
 
+/// Where VMs are seen.
+const GUESTS: [(&str, &str); 8] = [
+    ("map", "1vvvv"),
+    ("tables", "2vvv"),
+    ("runs", "8j\n"),
+    ("owners", "4/guest\n"),
+    ("page", "5g0x49004000\n"),
+    ("cpus", "7l"),
+    ("vms", "8j"),
+    ("no_vms", "8"),
+];
+
+#[test]
+fn vms_in_every_pane() {
+    for (width, height) in SIZES {
+        for (name, keys) in GUESTS {
+            let mut state = match name {
+                "no_vms" => later_state(width, height),
+                _ => guests_state(width, height),
+            };
+            press(&mut state, keys);
+            let name = format!("guests_{name}_{width}x{height}");
+            insta::assert_snapshot!(name, screen_text(&state));
+        }
+    }
+}
+
 #[test]
 fn every_pane_at_every_size() {
     for (width, height) in SIZES {
@@ -175,14 +202,14 @@ fn faults_of_the_machine_are_told_in_red() {
 
 #[test]
 fn a_screen_that_is_too_small_says_so() {
-    for (width, height) in [(63, 24), (80, 15), (20, 2)] {
+    for (width, height) in [(67, 24), (80, 15), (20, 2)] {
         let screen = screen_text(&state(DARK, width, height));
         assert!(
             screen.starts_with(&format!("{width}×{height} is too")),
             "{screen}"
         );
     }
-    assert!(screen_text(&state(DARK, 64, 16)).contains("1 Map"));
+    assert!(screen_text(&state(DARK, 68, 16)).contains("1 Map"));
 }
 
 #[test]
@@ -227,6 +254,7 @@ fn a_machine_without_a_hypervisor_has_its_cpus() {
         ("1", "nothing is mapped"),
         ("2", "no translation"),
         ("6", "no lock"),
+        ("8", "no hypervisor was found"),
     ] {
         press(&mut state, keys);
         let screen = screen_text(&state);

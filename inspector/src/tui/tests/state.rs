@@ -41,7 +41,31 @@ fn starts(pane: PaneId) -> Vec<State> {
     go(&mut shared);
     let mut zoomed = plain();
     press(&mut zoomed, "---");
-    vec![plain(), middle, right, history, future, shared, zoomed]
+    // Little room for the panel, which is scrolled or can be.
+    let little = || {
+        let mut state = guests_state(68, 21);
+        press(&mut state, "1g0x49004000\n+++++++++++++");
+        go(&mut state);
+        match pane {
+            PaneId::Cpus => press(&mut state, "jjj"),
+            PaneId::Vms => press(&mut state, "j"),
+            _ => Update::default(),
+        };
+        state
+    };
+    let mut scrolled = little();
+    press(&mut scrolled, "J");
+    vec![
+        plain(),
+        middle,
+        right,
+        history,
+        future,
+        shared,
+        zoomed,
+        scrolled,
+        little(),
+    ]
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::addr::Span;
 use crate::tui::capture::{Capture, Class, Space};
 use crate::tui::details;
 use crate::tui::grid;
+use crate::tui::panel::Panel;
 use crate::tui::panes::{below, split_map};
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, size_text};
@@ -104,8 +105,8 @@ pub fn draw(map: &Map, capture: &Capture, theme: Theme, body: Rect, buf: &mut Bu
     if space.areas.is_empty() {
         grid::note(buf, below(main, 2), theme, "nothing is mapped here");
     }
-    if let Some(side) = side {
-        draw_side(map, capture, space, theme, side, buf);
+    if let Some(area) = side.and_then(|side| legend_area(space, side)) {
+        draw_legend(space, theme, area, buf);
     }
 }
 
@@ -149,65 +150,61 @@ fn draw_row(map: &Map, space: &Space, theme: Theme, start: u64, y: u16, buf: &mu
     }
 }
 
-/// What is under the cursor, and the legend.
-fn draw_side(
-    map: &Map,
-    capture: &Capture,
-    space: &Space,
-    theme: Theme,
-    side: Rect,
-    buf: &mut Buffer,
-) {
-    let cell = map.cell(map.cursor);
-    let title = format!("{} at {cell}", space.name);
-    grid::rule(buf, side, theme, &title, &size_text(cell.size));
-    let inside = below(side, 1);
-    let totals = space.totals();
-    let mut legend: Vec<_> = totals
-        .iter()
-        .map(|(class, bytes)| (*class, Some(*bytes)))
-        .collect();
-    legend.retain(|(class, _)| *class != Class::Nothing);
-    let wide = side.height < 16;
-    let legend_height = if wide { 0 } else { legend.len() as u16 + 3 };
-    let rows = here(map, capture, space);
-    let upper = Rect {
-        height: inside.height.saturating_sub(legend_height),
-        ..inside
-    };
-    grid::details(buf, upper, theme, &rows);
-    if wide {
-        return;
+/// The classes that a space has, with their sizes.
+fn legend(space: &Space) -> Vec<(Class, u64)> {
+    let totals = space.totals().into_iter();
+    totals
+        .filter(|(class, _)| *class != Class::Nothing)
+        .collect()
+}
+
+/// The lower part of the side, where it is high enough for a legend.
+fn legend_area(space: &Space, side: Rect) -> Option<Rect> {
+    let height = legend(space).len() as u16 + 3;
+    (side.height >= 16).then(|| below(side, side.height.saturating_sub(height)))
+}
+
+impl Map {
+    /// Where the panel is: beside the cells, above the legend.
+    pub fn panel_area(&self, capture: &Capture, body: Rect) -> Option<Rect> {
+        let side = split_map(body).1?;
+        let legend = legend_area(self.space(capture)?, side);
+        Some(Rect {
+            height: side.height - legend.map_or(0, |legend| legend.height),
+            ..side
+        })
     }
-    let lower = below(inside, upper.height);
-    grid::rule(buf, lower, theme, "legend", "");
-    for (y, (class, bytes)) in (lower.y + 1..).zip(&legend) {
-        let x = grid::text(
-            buf,
-            lower,
-            lower.x + 1,
-            y,
-            " ",
-            theme.map_cell(*class, *class),
-        );
-        let glyph = class.glyph().to_string();
-        let x = grid::text(buf, lower, x, y, &glyph, theme.map_cell(*class, *class));
-        let x = grid::text(buf, lower, x, y, " ", theme.map_cell(*class, *class));
-        let x = grid::text(buf, lower, x + 1, y, class.name(), theme.class(*class));
-        if let Some(bytes) = bytes {
-            let total = grid::about(*bytes);
-            let at = lower
-                .right()
-                .saturating_sub(grid::width(&total) + 1)
-                .max(x + 1);
-            grid::text(buf, lower, at, y, &total, theme.dim());
-        }
+
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let space = self.space(capture)?;
+        let cell = self.cell(self.cursor);
+        let title = format!("{} at {cell}", space.name);
+        let rows = here(self, capture, space);
+        Some(Panel::new(title, size_text(cell.size), rows))
     }
-    let y = lower.y + 1 + legend.len() as u16;
-    let x = grid::text(buf, lower, lower.x + 2, y, "*", theme.changed());
+}
+
+fn draw_legend(space: &Space, theme: Theme, area: Rect, buf: &mut Buffer) {
+    grid::rule(buf, area, theme, "legend", "");
+    let legend = legend(space);
+    for (y, (class, bytes)) in (area.y + 1..).zip(&legend) {
+        let style = theme.map_cell(*class, *class);
+        let glyph = format!(" {} ", class.glyph());
+        let x = grid::text(buf, area, area.x + 1, y, &glyph, style);
+        let x = grid::text(buf, area, x + 1, y, class.name(), theme.class(*class));
+        let total = grid::about(*bytes);
+        let at = area
+            .right()
+            .saturating_sub(grid::width(&total) + 1)
+            .max(x + 1);
+        grid::text(buf, area, at, y, &total, theme.dim());
+    }
+    let y = area.y + 1 + legend.len() as u16;
+    let x = grid::text(buf, area, area.x + 2, y, "*", theme.changed());
     grid::text(
         buf,
-        lower,
+        area,
         x + 2,
         y,
         "changed since the last capture",

@@ -6,6 +6,7 @@ use crate::model::RegimeCapture;
 use crate::tui::capture::Capture;
 use crate::tui::details;
 use crate::tui::grid;
+use crate::tui::panel::Panel;
 use crate::tui::panes::below;
 use crate::tui::theme::Theme;
 use crate::view::{Cell, Role, Row, size_text};
@@ -22,22 +23,22 @@ pub fn draw(tables: &Tables, capture: &Capture, theme: Theme, body: Rect, buf: &
     };
     draw_tree(tables, regime, theme, areas.tree, buf);
     draw_words(tables, capture, regime, theme, areas.words, buf);
-    let Some(side) = areas.side else {
-        return;
-    };
-    let word = tables.word(capture);
-    match word.filter(|_| tables.inside) {
-        Some(word) => {
-            let title = format!("word {} at {:#x}", word.index, word.at);
-            let span = Span::new(word.ia, 1 << word_shift(regime, word.level));
-            grid::rule(buf, side, theme, &title, &size_text(span.size));
-            grid::details(buf, below(side, 1), theme, &describe(&word, regime, span));
-        }
-        None => {
+}
+
+impl Tables {
+    /// What the panel shows.
+    pub fn panel(&self, capture: &Capture) -> Option<Panel> {
+        let regime = self.captured(capture)?;
+        let word = self.word(capture).filter(|_| self.inside);
+        let Some(word) = word else {
             let title = format!("{} tables", regime.name);
-            grid::rule(buf, side, theme, &title, &regime.tables.len().to_string());
-            grid::details(buf, below(side, 1), theme, &about(tables, capture, regime));
-        }
+            let note = regime.tables.len().to_string();
+            return Some(Panel::new(title, note, about(self, capture, regime)));
+        };
+        let title = format!("word {} at {:#x}", word.index, word.at);
+        let span = Span::new(word.ia, 1 << word_shift(regime, word.level));
+        let rows = describe(&word, regime, span);
+        Some(Panel::new(title, size_text(span.size), rows))
     }
 }
 
@@ -195,7 +196,7 @@ fn what(word: &Word<'_>, regime: &RegimeCapture) -> Cell {
     if let Some(state) = entry.state {
         text.push_str(&format!(" {state}"));
     }
-    if let Some(owner) = entry.owner {
+    if let Some(owner) = entry.owner_text() {
         text.push_str(&format!(" {owner}"));
     }
     Cell::new(details::entry_role(entry), text)
