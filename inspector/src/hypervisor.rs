@@ -10,6 +10,7 @@
 mod description;
 mod own;
 mod owners;
+mod pkvm;
 mod profile;
 mod regimes;
 

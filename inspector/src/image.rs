@@ -5,6 +5,7 @@
 
 mod dwarf;
 mod elf;
+pub mod kernel;
 mod types;
 
 use crate::addr::hex;

@@ -1,0 +1,3 @@
+//! Linux's pKVM.
+
+mod memory;

@@ -1,0 +1,79 @@
+//! A Linux kernel as a program: its names, its types, and how to recognise it, from whichever source there is.
+//!
+//! Addresses here are as linked. Where the kernel runs, the hypervisor layer finds out.
+
+mod types;
+
+pub use types::Field;
+pub(crate) use types::KernelTypes;
+
+use super::Symbol;
+use crate::addr::Span;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The names of EL2's own objects begin so in the symbol table; in the types they have their plain names.
+pub const NVHE: &str = "__kvm_nvhe_";
+
+/// One kernel.
+pub struct Kernel {
+    source: String,
+    release: Option<String>,
+    build_id: Option<Vec<u8>>,
+    symbols: Arc<[Symbol]>,
+    by_name: HashMap<String, usize>,
+    types: Result<KernelTypes, String>,
+}
+
+impl Kernel {
+    /// Where names and types come from: a file's name, or `guest RAM`.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Its release (`6.1.0-50-cloud-arm64`), where it says.
+    pub fn release(&self) -> Option<&str> {
+        self.release.as_deref()
+    }
+
+    /// The build id of its notes, where it has one.
+    pub fn build_id(&self) -> Option<&[u8]> {
+        self.build_id.as_deref()
+    }
+
+    /// All symbols, in order of linked address.
+    pub fn symbols(&self) -> Arc<[Symbol]> {
+        Arc::clone(&self.symbols)
+    }
+
+    /// The linked address and size of a symbol; the size is 0 where it is not known.
+    pub fn symbol(&mut self, name: &str) -> Option<Span> {
+        let symbol = self.symbols.get(*self.by_name.get(name)?)?;
+        Some(Span::new(symbol.address, symbol.size))
+    }
+
+    /// Where its types come from, or why there are none, in one sentence.
+    pub fn types(&self) -> Result<&str, &str> {
+        self.types
+            .as_ref()
+            .map(KernelTypes::source)
+            .map_err(String::as_str)
+    }
+
+    /// A member by its path from a record: `kvm_pgtable.mmu`, `pkvm_hyp_vm.kvm.arch.mmu.pgd_phys`. Anonymous unions and
+    /// structs need not be named; a pointer is not followed. `None` where there is no such member, which is how layouts
+    /// are told apart.
+    pub fn field(&mut self, path: &str) -> Option<Field> {
+        self.types.as_mut().ok()?.field(path)
+    }
+
+    /// The size of a record in bytes (`hyp_page`).
+    pub fn size_of(&mut self, record: &str) -> Option<u64> {
+        self.types.as_mut().ok()?.size_of(record)
+    }
+
+    /// The names of an enumeration with their values.
+    pub fn enumerators(&mut self, enumeration: &str) -> Option<Vec<(String, i64)>> {
+        self.types.as_mut().ok()?.enumerators(enumeration)
+    }
+}
