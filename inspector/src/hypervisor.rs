@@ -10,7 +10,6 @@
 mod description;
 mod own;
 mod owners;
-mod pkvm;
 mod profile;
 mod regimes;
 

@@ -10,9 +10,13 @@ mod types;
 
 use crate::addr::hex;
 use elf::Elf;
+use kernel::Kernel;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// A longer name is not shown to anybody; the limit keeps a damaged string table from multiplying.
+const NAME_LIMIT: usize = 2048;
 
 /// Why a file, or an answer from it, could not be had.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -128,21 +132,46 @@ struct Segment {
 #[derive(Default)]
 pub struct Images {
     files: Vec<Elf>,
+    kernel: Option<Kernel>,
     recalled: Option<Notes>,
     used: Notes,
 }
 
 impl Images {
-    /// Opens ELF files of AArch64 programs; debug information is read when it is asked for.
+    /// Opens ELF files of AArch64 programs, one of which may be a Linux kernel; debug information is read when it is
+    /// asked for.
     ///
     /// # Errors
-    /// A file cannot be read, or is no such ELF.
+    /// A file cannot be read, or is no such ELF, or several are kernels.
     pub fn open(paths: &[PathBuf]) -> Result<Self, ImageError> {
-        let files = paths.iter().map(|path| open(path));
-        Ok(Self {
-            files: files.collect::<Result<_, _>>()?,
-            ..Self::default()
-        })
+        let mut images = Self::default();
+        for path in paths {
+            let Some(kernel) = Kernel::probe(path)? else {
+                images.files.push(open(path)?);
+                continue;
+            };
+            if let Some(first) = &images.kernel {
+                return Err(ImageError::File {
+                    file: kernel.source().to_owned(),
+                    reason: format!(
+                        "{} is a kernel already, and a machine runs one: give one of the two",
+                        first.source()
+                    ),
+                });
+            }
+            images.kernel = Some(kernel);
+        }
+        Ok(images)
+    }
+
+    /// The Linux kernel among the programs.
+    pub fn kernel(&mut self) -> Option<&mut Kernel> {
+        self.kernel.as_mut()
+    }
+
+    /// Takes a kernel that was found in the machine's memory.
+    pub fn set_kernel(&mut self, kernel: Kernel) {
+        self.kernel = Some(kernel);
     }
 
     /// Adds what a snapshot remembers ([`Images::notes`]); files that were given come first.

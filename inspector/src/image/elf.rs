@@ -1,14 +1,11 @@
 //! One ELF file: symbols, load addresses, and the way to its debug information.
 
 use super::types::Types;
-use super::{ImageError, Place, Segment, Symbol};
+use super::{ImageError, NAME_LIMIT, Place, Segment, Symbol};
 use object::elf::{EM_AARCH64, ET_CORE, FileHeader64, PT_LOAD};
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::sync::Arc;
-
-/// A longer name is not shown to anybody; the limit keeps a damaged string table from multiplying.
-const NAME_LIMIT: usize = 2048;
 
 /// One file, without its bytes.
 pub(super) struct Elf {

@@ -2,14 +2,21 @@
 //!
 //! Addresses here are as linked. Where the kernel runs, the hypervisor layer finds out.
 
+pub mod btf;
+mod contents;
+mod ctypes;
+mod index;
 mod types;
+mod vmlinux;
 
 pub use types::Field;
 pub(crate) use types::KernelTypes;
 
-use super::Symbol;
+use super::{ImageError, Symbol};
 use crate::addr::Span;
-use std::collections::HashMap;
+use contents::Contents;
+use index::Index;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The names of EL2's own objects begin so in the symbol table; in the types they have their plain names.
@@ -21,11 +28,49 @@ pub struct Kernel {
     release: Option<String>,
     build_id: Option<Vec<u8>>,
     symbols: Arc<[Symbol]>,
-    by_name: HashMap<String, usize>,
+    by_name: Index,
     types: Result<KernelTypes, String>,
+    contents: Contents,
 }
 
 impl Kernel {
+    /// Opens an AArch64 `vmlinux`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no such kernel.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        Self::probe(path)?.ok_or_else(|| ImageError::File {
+            file: path.display().to_string(),
+            reason: "not a Linux kernel: no ELF file with the symbols `_text` and `linux_banner`"
+                .to_owned(),
+        })
+    }
+
+    /// Opens a kernel; `None` when the file is something else.
+    pub(super) fn probe(path: &Path) -> Result<Option<Self>, ImageError> {
+        vmlinux::open(path)
+    }
+
+    /// A kernel of which names are known, in any order, and maybe types.
+    pub(crate) fn new(
+        source: String,
+        mut symbols: Vec<Symbol>,
+        types: Result<KernelTypes, String>,
+    ) -> Self {
+        symbols.sort_unstable_by(|a, b| {
+            (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name))
+        });
+        Self {
+            source,
+            release: None,
+            build_id: None,
+            by_name: Index::new(&symbols),
+            symbols: symbols.into(),
+            types,
+            contents: Contents::None,
+        }
+    }
+
     /// Where names and types come from: a file's name, or `guest RAM`.
     pub fn source(&self) -> &str {
         &self.source
@@ -48,8 +93,14 @@ impl Kernel {
 
     /// The linked address and size of a symbol; the size is 0 where it is not known.
     pub fn symbol(&mut self, name: &str) -> Option<Span> {
-        let symbol = self.symbols.get(*self.by_name.get(name)?)?;
+        let symbol = self.find(name)?;
         Some(Span::new(symbol.address, symbol.size))
+    }
+
+    /// The bytes at linked addresses as they were built, before the kernel patched itself; at most 1 MiB. `None` where
+    /// the source has not all of them.
+    pub fn contents(&mut self, linked: Span) -> Option<Vec<u8>> {
+        self.contents.read(linked)
     }
 
     /// Where its types come from, or why there are none, in one sentence.
@@ -75,5 +126,9 @@ impl Kernel {
     /// The names of an enumeration with their values.
     pub fn enumerators(&mut self, enumeration: &str) -> Option<Vec<(String, i64)>> {
         self.types.as_mut().ok()?.enumerators(enumeration)
+    }
+
+    fn find(&self, name: &str) -> Option<&Symbol> {
+        self.by_name.find(&self.symbols, name)
     }
 }

@@ -1,3 +1,0 @@
-//! Linux's pKVM.
-
-mod memory;
