@@ -55,6 +55,8 @@ fn serve(listener: &UnixListener, asked: &Sender<()>) -> Vec<String> {
             let request = String::from_utf8(request).unwrap();
             match request.as_str() {
                 "qqemu.PhyMemMode" => rsp::encode(b"0", &mut out),
+                _ if request.starts_with("z1,") => rsp::encode(b"E22", &mut out),
+                _ if request.starts_with("Z1,") => rsp::encode(b"OK", &mut out),
                 "qC" => rsp::encode(b"QC01", &mut out),
                 "D;1" => rsp::encode(b"OK", &mut out),
                 _ if request.starts_with("qSupported") => rsp::encode(b"PacketSize=1000", &mut out),

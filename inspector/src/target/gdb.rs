@@ -6,6 +6,7 @@
 mod address;
 mod channel;
 mod link;
+mod mark;
 mod qemu;
 mod registers;
 mod run;
@@ -18,6 +19,7 @@ use crate::addr::Span;
 use crate::target::{ReadError, Registers, RunControl, Target, TargetError};
 use channel::Channel;
 use link::{Link, printable};
+use mark::Traces;
 use qemu::Qemu;
 use registers::Layout;
 use run::{Machine, Thread};
@@ -26,8 +28,6 @@ use std::time::Duration;
 /// The first request. `multiprocess` is not offered: QEMU would keep to it for later clients too. Thread ids are taken
 /// in either form.
 const HELLO: &str = "qSupported:xmlRegisters=aarch64";
-const STALE_MODE: &str = "QEMU's physical memory mode was still on, so an earlier client was killed while it read; it is off now. \
-     If the machine ran before that client came, it stands since.";
 /// The most CPUs.
 const CPU_LIMIT: usize = 4096;
 /// The largest single range read, so that a machine that lies about its RAM does not exhaust ours.
@@ -66,14 +66,13 @@ impl Gdb {
         let packet_size = packet_size(&hello);
         // From here on an error drops `machine`, which leaves it as found.
         let mut machine = Machine::new(link, found_running);
-        let mut notes = Vec::new();
-        let server = match Qemu::detect(&mut machine.link, packet_size)? {
-            Some((qemu, stale)) => {
-                if stale {
-                    notes.push(STALE_MODE.to_owned());
-                }
-                Server::Qemu(qemu)
-            }
+        let stale_mode = qemu::leave_physical_mode(&mut machine.link)?;
+        let mut traces = match stale_mode {
+            Some(_) => Some(Traces::find(&mut machine)?),
+            None => None,
+        };
+        let server = match stale_mode {
+            Some(_) => Server::Qemu(Qemu::new(&mut machine.link, packet_size)?),
             None => match Channel::detect(&mut machine.link, packet_size)? {
                 Some(channel) => Server::Channel(channel),
                 None => {
@@ -87,6 +86,11 @@ impl Gdb {
         };
         machine.threads = list_threads(&mut machine.link)?;
         let layout = Layout::read(&mut machine.link, packet_size)?;
+        let mut notes = Vec::new();
+        if let Some(traces) = &mut traces {
+            traces.clear(&mut machine, &layout)?;
+            notes = traces.notes(stale_mode == Some(true), found_running);
+        }
         Ok(Self {
             machine,
             server,

@@ -262,7 +262,7 @@ fn what_a_killed_client_left_is_repaired() {
     let mut gdb = qemu.attach();
     let notes = gdb.notes();
     assert!(
-        matches!(notes.as_slice(), [note] if note.contains("earlier client was killed")),
+        matches!(notes.as_slice(), [note, _] if note.contains("earlier client was killed")),
         "{notes:?}"
     );
     assert_eq!(read(&mut gdb, RAM, 4), Ok(DEVICE_TREE_MAGIC.to_vec()));

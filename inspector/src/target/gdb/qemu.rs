@@ -21,18 +21,8 @@ pub(super) struct Qemu {
 }
 
 impl Qemu {
-    /// Tells QEMU from another server, by a query that only QEMU answers. The `bool` says that an earlier client left
-    /// the physical mode on.
-    pub(super) fn detect(
-        link: &mut Link,
-        packet_size: usize,
-    ) -> Result<Option<(Self, bool)>, TargetError> {
-        let reply = link.ask("asking whether this is QEMU", "qqemu.PhyMemMode")?;
-        let stale = match reply.as_slice() {
-            b"0" => false,
-            b"1" => true,
-            _ => return Ok(None),
-        };
+    /// Finds out where RAM is.
+    pub(super) fn new(link: &mut Link, packet_size: usize) -> Result<Self, TargetError> {
         let doing = "asking QEMU for its memory map";
         let ram = parse_mtree(&link.monitor(doing, "info mtree -f")?);
         if ram.is_empty() {
@@ -41,13 +31,11 @@ impl Qemu {
                 "`info mtree -f` names no RAM, and reading what is no RAM could disturb a device",
             ));
         }
-        let mut qemu = Self {
+        Ok(Self {
             ram,
             chunk: MOST.min(packet_size as u64 / 2).max(1),
-            physical: stale,
-        };
-        qemu.restore(link)?;
-        Ok(Some((qemu, stale)))
+            physical: false,
+        })
     }
 
     /// Whether the physical mode may be on: a read was broken off.
@@ -58,11 +46,7 @@ impl Qemu {
     /// Switches the physical mode off if it may be on.
     pub(super) fn restore(&mut self, link: &mut Link) -> Result<(), TargetError> {
         if self.physical {
-            let doing = "switching QEMU's physical memory mode off";
-            let reply = link.ask(doing, "Qqemu.PhyMemMode:0")?;
-            if reply != b"OK" {
-                return Err(link.protocol(doing, format!("QEMU answered `{}`", printable(&reply))));
-            }
+            switch_off(link)?;
             self.physical = false;
         }
         Ok(())
@@ -135,6 +119,29 @@ impl Qemu {
         self.physical = false;
         Ok(replies)
     }
+}
+
+/// Tells QEMU from another server, by a query that only QEMU answers, and switches its physical mode off. The `bool` says
+/// that an earlier client left it on.
+pub(super) fn leave_physical_mode(link: &mut Link) -> Result<Option<bool>, TargetError> {
+    let reply = link.ask("asking whether this is QEMU", "qqemu.PhyMemMode")?;
+    match reply.as_slice() {
+        b"0" => Ok(Some(false)),
+        b"1" => {
+            switch_off(link)?;
+            Ok(Some(true))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn switch_off(link: &mut Link) -> Result<(), TargetError> {
+    let doing = "switching QEMU's physical memory mode off";
+    let reply = link.ask(doing, "Qqemu.PhyMemMode:0")?;
+    if reply != b"OK" {
+        return Err(link.protocol(doing, format!("QEMU answered `{}`", printable(&reply))));
+    }
+    Ok(())
 }
 
 /// RAM out of `info mtree -f`: the view of the address space `memory`, lines such as

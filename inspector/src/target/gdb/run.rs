@@ -1,6 +1,7 @@
 //! Run control, and leaving the machine as it was found.
 
 use super::link::{Link, is_stop, printable};
+use super::mark::Mark;
 use crate::target::{RunControl, RunState, TargetError};
 use std::time::Duration;
 
@@ -59,6 +60,10 @@ pub(super) struct Machine {
     pub(super) threads: Vec<Thread>,
     state: RunState,
     found_running: bool,
+    /// A client that was killed has stopped it: then it is left running if it runs.
+    pub(super) ran_before: bool,
+    /// The mark that may be set in QEMU.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Machine {
@@ -76,6 +81,8 @@ impl Machine {
                 reason: reason.to_owned(),
             },
             found_running,
+            ran_before: false,
+            mark: None,
         }
     }
 
@@ -150,14 +157,23 @@ impl Machine {
     fn leave(&mut self) -> Result<(), TargetError> {
         let doing = "leaving the machine as it was found";
         self.link.begin_leaving(doing)?;
-        if self.state == RunState::Running && !self.found_running {
+        let running = self.state == RunState::Running;
+        let runs_on = self.found_running || running && self.ran_before;
+        // On a machine that runs, no mark can be removed.
+        if running && (!runs_on || self.mark.is_some()) {
             self.interrupt()?;
         }
-        if self.found_running && matches!(self.state, RunState::Stopped { .. }) {
-            // `D` lets even a machine run that was paused, so it is said only here; a bare `D` is refused by QEMU once a
-            // client has negotiated `multiprocess`. Otherwise closing the connection leaves it paused.
+        if !matches!(self.state, RunState::Stopped { .. }) {
+            return Ok(());
+        }
+        if runs_on {
+            // `D` lets even a machine run that was paused, so it is said only here; it clears all breakpoints. A bare `D` is
+            // refused by QEMU once a client has negotiated `multiprocess`.
             let process = self.threads.first().map_or(1, |thread| thread.process);
             self.link.ask(doing, &format!("D;{process:x}"))?;
+        } else if let Some(mark) = self.mark {
+            // Closing the connection leaves the machine paused.
+            self.link.ask(doing, &mark.remove())?;
         }
         Ok(())
     }

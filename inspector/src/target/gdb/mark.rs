@@ -1,0 +1,172 @@
+//! How a client of QEMU that is killed is known to the next one, and what it left is cleared.
+//!
+//! QEMU keeps breakpoints when a connection closes and stops at them with nobody there; only `D` and `?` clear them. It
+//! lists them nowhere, and `?` says `T05` whatever the machine stopped for. But `z` is answered `OK` where there was a
+//! breakpoint and `E22` where there was none (all seen on 7.2), so one can be asked for whose address is known:
+//!
+//! - While it is attached, an inspector has a breakpoint where no instruction can be: its mark. It removes it when it
+//!   leaves, so a mark that is found is that of an inspector that was killed. There are two, to know what it cannot put
+//!   back any more: whether the machine ran when it came.
+//! - A CPU that an earlier client's breakpoint stopped still stands there.
+//!
+//! Breakpoints of somebody else's killed client elsewhere cannot be seen; they are cleared all the same. A client that
+//! is killed before its mark is set, its third request, has read nothing and leaves nothing but a machine that stands.
+
+use super::link::Link;
+use super::registers::Layout;
+use super::run::{Machine, Thread};
+use crate::target::{RunControl, TargetError};
+use std::collections::BTreeMap;
+
+/// The breakpoint that an attached inspector has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mark {
+    /// The machine ran before.
+    Ran,
+    /// It stood.
+    Stood,
+}
+
+impl Mark {
+    /// Neither aligned as an instruction is, nor within the 56 bits that are not a tag, sign-extended.
+    fn address(self) -> u64 {
+        u64::from_be_bytes(match self {
+            Self::Ran => *b"inspectR",
+            Self::Stood => *b"inspectS",
+        })
+    }
+
+    /// As a hardware breakpoint: where QEMU runs guests by KVM, others are written to memory.
+    fn set(self) -> String {
+        format!("Z1,{:x},4", self.address())
+    }
+
+    /// Answered `OK` if it was set.
+    pub(super) fn remove(self) -> String {
+        format!("z1,{:x},4", self.address())
+    }
+}
+
+/// What was found of an earlier client.
+#[derive(Debug)]
+pub(super) struct Traces {
+    /// The mark of an inspector that was killed.
+    mark: Option<Mark>,
+    /// CPUs that stand at a breakpoint, with their PCs.
+    stopped: BTreeMap<u64, usize>,
+}
+
+impl Traces {
+    /// Looks for the mark of an earlier inspector, and sets the own one.
+    pub(super) fn find(machine: &mut Machine) -> Result<Self, TargetError> {
+        let own = match machine.found_running() {
+            true => Mark::Ran,
+            false => Mark::Stood,
+        };
+        machine.mark = Some(own);
+        // In one write: QEMU acts on all of it or on none, whenever this process is killed.
+        let requests = [Mark::Ran.remove(), Mark::Stood.remove(), own.set()];
+        let replies = machine
+            .link
+            .exchange("looking for an earlier client's mark", &requests)?;
+        let mark = [Mark::Ran, Mark::Stood]
+            .into_iter()
+            .zip(&replies)
+            .find_map(|(mark, reply)| (reply == b"OK").then_some(mark));
+        machine.ran_before = mark == Some(Mark::Ran);
+        Ok(Self {
+            mark,
+            stopped: BTreeMap::new(),
+        })
+    }
+
+    /// Clears all breakpoints but the own mark, and finds out which of them CPUs stand at.
+    pub(super) fn clear(
+        &mut self,
+        machine: &mut Machine,
+        layout: &Layout,
+    ) -> Result<(), TargetError> {
+        let doing = "looking for an earlier client's breakpoints";
+        let pcs = program_counters(&mut machine.link, doing, &machine.threads, layout)?;
+        let requests: Vec<_> = pcs
+            .keys()
+            .flat_map(|pc| [format!("z0,{pc:x},4"), format!("z1,{pc:x},4")])
+            .collect();
+        let replies = machine.link.exchange(doing, &requests)?;
+        let mut replies = replies.chunks(2);
+        self.stopped = pcs
+            .into_iter()
+            .filter(|_| {
+                replies
+                    .next()
+                    .is_some_and(|pair| pair.contains(&b"OK".to_vec()))
+            })
+            .collect();
+        // Should this process be killed too, the next one is to know that the machine ran before either came.
+        if machine.ran_before {
+            machine.mark = Some(Mark::Ran);
+        }
+        let mark = machine.mark.map(Mark::set);
+        let requests: Vec<_> = std::iter::once("?".to_owned()).chain(mark).collect();
+        machine
+            .link
+            .exchange("clearing an earlier client's breakpoints", &requests)?;
+        Ok(())
+    }
+
+    /// What the user should know, in sentences. `stale_mode` says that physical memory mode was found on.
+    pub(super) fn notes(&self, stale_mode: bool, found_running: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if stale_mode {
+            notes.push(
+                "QEMU's physical memory mode was still on, so an earlier client was killed while it read; it is off now."
+                    .to_owned(),
+            );
+        }
+        if self.mark.is_some() {
+            notes.push(
+                "An earlier inspector was killed; breakpoints that it may have left are cleared."
+                    .to_owned(),
+            );
+        }
+        for (pc, cpu) in &self.stopped {
+            notes.push(format!(
+                "CPU {cpu} stands at a breakpoint that an earlier client left, at {pc:#x}; all breakpoints are cleared."
+            ));
+        }
+        match self.mark {
+            Some(Mark::Ran) if !found_running => notes.push(
+                "The machine ran before that inspector came, and stands since: continue it in the TUI (key c), and it \
+                 runs on when you leave."
+                    .to_owned(),
+            ),
+            None if stale_mode && !found_running => notes.push(
+                "If the machine ran before that client came, it stands since.".to_owned(),
+            ),
+            _ => {}
+        }
+        notes
+    }
+}
+
+/// Where the CPUs stand, and which one does there, the first of several.
+fn program_counters(
+    link: &mut Link,
+    doing: &str,
+    threads: &[Thread],
+    layout: &Layout,
+) -> Result<BTreeMap<u64, usize>, TargetError> {
+    let requests: Vec<_> = threads
+        .iter()
+        .flat_map(|thread| [format!("Hg{}", thread.id), "g".to_owned()])
+        .collect();
+    let replies = link.exchange(doing, &requests)?;
+    let mut pcs = BTreeMap::new();
+    for (cpu, general) in replies.iter().skip(1).step_by(2).enumerate() {
+        let registers = layout.values(link, doing, std::slice::from_ref(general))?;
+        if let Some(pc) = registers.get("pc") {
+            pcs.entry(pc).or_insert(cpu);
+        }
+    }
+    Ok(pcs)
+}
