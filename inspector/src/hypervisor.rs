@@ -42,12 +42,12 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let mut problems = Vec::new();
     let Some(description) = describe(target, images, &mut problems)? else {
         let symbols = Symbols::new(images.symbols());
-        name_pcs(&mut cpus, &symbols);
+        name_pcs(&mut cpus, &symbols, images);
         return Ok(without_hypervisor(cpus, symbols, problems));
     };
     problems.extend(description.problems.iter().cloned());
     let parked = own::uncover(target, images, &mut cpus, &mut problems)?;
-    name_pcs(&mut cpus, &description.symbols);
+    name_pcs(&mut cpus, &description.symbols, images);
 
     let mut facts = description.facts(&cpus);
     facts.extend(parked);
@@ -150,8 +150,9 @@ fn read_cpus(target: &mut dyn Target) -> Result<Vec<Cpu>, TargetError> {
         .collect()
 }
 
-fn name_pcs(cpus: &mut [Cpu], symbols: &Symbols) {
+fn name_pcs(cpus: &mut [Cpu], symbols: &Symbols, images: &mut Images) {
     for cpu in cpus {
+        cpu.pc.inspect(|pc| images.keep(*pc));
         cpu.symbol = cpu.pc.and_then(|pc| symbols.name_of(pc));
     }
 }

@@ -10,7 +10,7 @@ mod types;
 
 use crate::addr::hex;
 use elf::Elf;
-use kernel::Kernel;
+use kernel::{Kernel, KernelNotes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,9 @@ struct Notes {
     /// Names of the files they came from, without folders.
     #[serde(default)]
     symbol_files: Vec<String>,
+    /// The Linux kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kernel: Option<KernelNotes>,
 }
 
 /// One loaded piece of a program.
@@ -179,20 +182,29 @@ impl Images {
     /// # Errors
     /// The text is not what [`Images::notes`] writes.
     pub fn recall(&mut self, notes: &str) -> Result<(), ImageError> {
-        let notes = serde_json::from_str(notes).map_err(|error| ImageError::File {
+        let mut notes: Notes = serde_json::from_str(notes).map_err(|error| ImageError::File {
             file: "the snapshot's notes of symbols and types".to_owned(),
             reason: error.to_string(),
         })?;
+        if let Some(kernel) = notes.kernel.take()
+            && self.kernel.is_none()
+        {
+            self.kernel = Some(Kernel::recall(kernel));
+        }
         self.recalled = Some(notes);
         Ok(())
     }
 
     /// What was used so far, as JSON text, or `None` when nothing was.
     pub fn notes(&self) -> Option<String> {
-        if self.used.places.is_empty() {
+        if self.used.places.is_empty() && self.kernel.is_none() {
             return None;
         }
-        serde_json::to_string(&self.used).ok()
+        let notes = Notes {
+            kernel: self.kernel.as_ref().map(Kernel::notes),
+            ..self.used.clone()
+        };
+        serde_json::to_string(&notes).ok()
     }
 
     /// The name of the file that defines a variable, or of the notes that remember it.
@@ -274,16 +286,26 @@ impl Images {
         symbols.dedup();
         self.used.symbols.clone_from(&symbols);
         self.used.symbol_files = self.symbol_files();
+        if let Some(kernel) = &self.kernel {
+            symbols.extend_from_slice(&kernel.symbols());
+            symbols.sort_by(|a, b| (a.address, a.size, &a.name).cmp(&(b.address, b.size, &b.name)));
+        }
         symbols
+    }
+
+    /// Remembers, for snapshots, the names of an address; all of those that are not a kernel's are remembered anyway.
+    pub fn keep(&mut self, linked: u64) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.keep(linked);
+        }
     }
 
     /// Names of the files that [`Images::symbols`] come from, without their folders.
     pub fn symbol_files(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        let files = self.files.iter().map(|file| {
-            let name = Path::new(file.name()).file_name().unwrap_or_default();
-            name.display().to_string()
-        });
+        let files = self.files.iter().map(|file| file_name(file.name()));
+        let kernel = self.kernel.iter().map(|kernel| file_name(kernel.source()));
+        let files = files.chain(kernel);
         let notes = self.recalled.iter();
         for name in files.chain(notes.flat_map(|notes| notes.symbol_files.iter().cloned())) {
             if !names.contains(&name) {
@@ -294,13 +316,19 @@ impl Images {
     }
 
     fn names(&self) -> String {
-        let names: Vec<_> = self.files.iter().map(Elf::name).collect();
+        let kernel = self.kernel.iter().map(Kernel::source);
+        let names: Vec<_> = self.files.iter().map(Elf::name).chain(kernel).collect();
         if names.is_empty() {
             "any file: none was given (--image FILE gives one)".to_owned()
         } else {
             names.join(", ")
         }
     }
+}
+
+fn file_name(path: &str) -> String {
+    let name = Path::new(path).file_name().unwrap_or_default();
+    name.display().to_string()
 }
 
 fn open(path: &Path) -> Result<Elf, ImageError> {

@@ -302,6 +302,7 @@ fn program() -> Program {
             ("HYP".to_owned(), LINEAR + VAR, 0x100),
         ],
         variables: vec![("HYP".to_owned(), hyp)],
+        ..Program::default()
     }
 }
 
@@ -466,6 +467,7 @@ fn the_lock_of_the_uart_is_listed_where_the_image_has_one() {
         segments: vec![(0x4100_0000, 0x4100_0000, 0x1000)],
         symbols: vec![("CONSOLE".to_owned(), 0x4100_0000, 16)],
         variables: Vec::new(),
+        ..Program::default()
     };
     for (program, first) in [(program(), &mut other), (with(24), &mut Program::default())] {
         let files = [&*first, &program].map(|program| {

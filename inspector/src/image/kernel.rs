@@ -6,6 +6,7 @@ pub mod btf;
 mod contents;
 mod ctypes;
 mod index;
+mod notes;
 mod types;
 mod vmlinux;
 
@@ -16,6 +17,8 @@ use super::{ImageError, Symbol};
 use crate::addr::Span;
 use contents::Contents;
 use index::Index;
+pub(super) use notes::KernelNotes;
+use notes::{Piece, Used};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +34,7 @@ pub struct Kernel {
     by_name: Index,
     types: Result<KernelTypes, String>,
     contents: Contents,
+    used: Used,
 }
 
 impl Kernel {
@@ -68,6 +72,7 @@ impl Kernel {
             symbols: symbols.into(),
             types,
             contents: Contents::None,
+            used: Used::default(),
         }
     }
 
@@ -93,14 +98,22 @@ impl Kernel {
 
     /// The linked address and size of a symbol; the size is 0 where it is not known.
     pub fn symbol(&mut self, name: &str) -> Option<Span> {
-        let symbol = self.find(name)?;
-        Some(Span::new(symbol.address, symbol.size))
+        let (place, span) = self.find(name)?;
+        self.used.symbols.insert(place);
+        Some(span)
+    }
+
+    /// Remembers, for snapshots, the symbols that name a linked address.
+    pub fn keep(&mut self, linked: u64) {
+        self.used.keep(&self.symbols, linked);
     }
 
     /// The bytes at linked addresses as they were built, before the kernel patched itself; at most 1 MiB. `None` where
     /// the source has not all of them.
     pub fn contents(&mut self, linked: Span) -> Option<Vec<u8>> {
-        self.contents.read(linked)
+        let bytes = self.contents.read(linked)?;
+        self.used.contents.insert(Piece::new(linked.start, &bytes));
+        Some(bytes)
     }
 
     /// Where its types come from, or why there are none, in one sentence.
@@ -128,7 +141,13 @@ impl Kernel {
         self.types.as_mut().ok()?.enumerators(enumeration)
     }
 
-    fn find(&self, name: &str) -> Option<&Symbol> {
-        self.by_name.find(&self.symbols, name)
+    /// The place of a symbol in the table, and what it names.
+    fn find(&self, name: &str) -> Option<(usize, Span)> {
+        let place = self.by_name.find(&self.symbols, name)?;
+        let symbol = self.symbols.get(place)?;
+        Some((place, Span::new(symbol.address, symbol.size)))
     }
 }
+
+#[cfg(test)]
+mod tests;

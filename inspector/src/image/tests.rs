@@ -85,6 +85,7 @@ fn program() -> Program {
             ("HYP".to_owned(), HYP, 0x200),
         ],
         variables: vec![("OTHER".to_owned(), number()), ("HYP".to_owned(), cell)],
+        ..Program::default()
     }
 }
 

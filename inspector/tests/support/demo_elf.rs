@@ -26,6 +26,7 @@ pub(crate) fn program() -> Program {
             .map(|symbol| (symbol.name.to_owned(), symbol.address, symbol.size))
             .collect(),
         variables: vec![("HYP".to_owned(), hyp)],
+        ..Program::default()
     }
 }
 

@@ -63,6 +63,10 @@ pub(crate) struct Program {
     pub(crate) symbols: Vec<(String, u64, u64)>,
     /// Global variables with debug information.
     pub(crate) variables: Vec<(String, Type)>,
+    /// Sections that a kernel has beside: name, kind, contents.
+    pub(crate) others: Vec<(&'static str, u32, Vec<u8>)>,
+    /// A segment whose bytes are in the file: linked address, contents.
+    pub(crate) text: Option<(u64, Vec<u8>)>,
 }
 
 impl Program {
@@ -80,7 +84,18 @@ impl Program {
                     .map(|(name, data)| Section::new(name, 1, data)),
             );
         }
-        link(&self.segments, sections)
+        let others = self.others.iter();
+        sections.extend(others.map(|(name, kind, data)| Section::new(name, *kind, data.clone())));
+        let mut file = link(&self.segments, sections);
+        if let (Some((linked, bytes)), Some((first, ..))) = (&self.text, self.segments.first()) {
+            assert_eq!(linked, first, "the first segment is the text");
+            // Offset and size in the file of the first program header.
+            let at = file.len() as u64;
+            file[64 + 8..][..8].copy_from_slice(&at.to_le_bytes());
+            file[64 + 32..][..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+            file.extend(bytes);
+        }
+        file
     }
 
     fn symbol_table(&self) -> (Vec<u8>, Vec<u8>) {

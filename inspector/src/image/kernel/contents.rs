@@ -1,5 +1,6 @@
 //! A kernel's bytes as linked.
 
+use super::notes::Piece;
 use super::vmlinux;
 use crate::addr::Span;
 use std::fs::File;
@@ -13,6 +14,8 @@ pub(super) enum Contents {
     None,
     /// In a file, which stays open.
     File { file: File, loaded: Vec<Loaded> },
+    /// In a snapshot, which has those that were used.
+    Noted(Vec<Piece>),
 }
 
 /// A piece of a file that is loaded.
@@ -26,12 +29,14 @@ pub(super) struct Loaded {
 impl Contents {
     /// The bytes at linked addresses, when all of them are known.
     pub(super) fn read(&self, linked: Span) -> Option<Vec<u8>> {
-        let Self::File { file, loaded } = self else {
-            return None;
-        };
         if linked.size > LIMIT {
             return None;
         }
+        let (file, loaded) = match self {
+            Self::None => return None,
+            Self::File { file, loaded } => (file, loaded),
+            Self::Noted(pieces) => return pieces.iter().find_map(|piece| piece.read(linked)),
+        };
         let piece = loaded.iter().find(|piece| piece.linked.covers(linked))?;
         let at = piece
             .at

@@ -15,15 +15,19 @@ impl Index {
         Self(entries)
     }
 
-    /// The first symbol of that name in the table that the index was made of.
-    pub(super) fn find<'a>(&self, symbols: &'a [Symbol], name: &str) -> Option<&'a Symbol> {
+    /// The place of the first symbol of that name in the table that the index was made of.
+    pub(super) fn find(&self, symbols: &[Symbol], name: &str) -> Option<usize> {
         let hash = hash(name);
         let from = self.0.partition_point(|(other, _)| *other < hash);
         self.0[from..]
             .iter()
             .take_while(|(other, _)| *other == hash)
-            .filter_map(|(_, place)| symbols.get(usize::try_from(*place).ok()?))
-            .find(|symbol| symbol.name == name)
+            .filter_map(|(_, place)| usize::try_from(*place).ok())
+            .find(|place| {
+                symbols
+                    .get(*place)
+                    .is_some_and(|symbol| symbol.name == name)
+            })
     }
 }
 

@@ -45,6 +45,20 @@ impl KernelTypes {
         }
     }
 
+    /// Types of which a snapshot remembers the answers.
+    pub(super) fn recall(source: String, answers: Answers) -> Self {
+        Self {
+            source,
+            format: None,
+            used: answers,
+        }
+    }
+
+    /// All answers so far.
+    pub(super) fn used(&self) -> &Answers {
+        &self.used
+    }
+
     /// What describes them, for people: `BTF of vmlinux`.
     pub(crate) fn source(&self) -> &str {
         &self.source

@@ -67,8 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Option<Kernel>, ImageError> {
             .map(|btf| KernelTypes::btf(btf, &source))
             .map_err(|reason| format!("the types in {source} cannot be read: {reason}")),
         None => Err(format!(
-            "{source} describes no types (it has no section .BTF); \
-             a kernel built with CONFIG_DEBUG_INFO_BTF does"
+            "{source} describes no types (it has no BTF): give the vmlinux of its debug package"
         )),
     };
     let loaded = loaded(&elf);
@@ -139,12 +138,12 @@ pub(super) fn read(file: &File, at: u64, size: u64) -> Result<Vec<u8>, String> {
 
 /// The release, out of the text that the kernel prints first: `Linux version 6.1.0-50-cloud-arm64 (…`.
 fn release(kernel: &Kernel) -> Option<String> {
-    let banner = kernel.find("linux_banner")?;
+    let (_, banner) = kernel.find("linux_banner")?;
     let size = match banner.size {
         0 => BANNER_LIMIT,
         size => size.min(BANNER_LIMIT),
     };
-    let bytes = kernel.contents.read(Span::new(banner.address, size))?;
+    let bytes = kernel.contents.read(Span::new(banner.start, size))?;
     let text = String::from_utf8_lossy(&bytes);
     let release = text.strip_prefix("Linux version ")?.split(' ').next()?;
     Some(release.to_owned())

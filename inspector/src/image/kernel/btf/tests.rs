@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 /// BTF, type by type.
 #[derive(Default)]
-pub(crate) struct Builder {
+struct Builder {
     types: Vec<u8>,
     strings: Vec<u8>,
     count: u32,
@@ -36,7 +36,7 @@ impl Builder {
         self.add(name, kind << 24, of, &[])
     }
 
-    pub(crate) fn int(&mut self, name: &str, size: u32, signed: bool) -> u32 {
+    fn int(&mut self, name: &str, size: u32, signed: bool) -> u32 {
         let data = (u32::from(signed) << 24) | (size * 8);
         self.add(name, kind::INT << 24, size, &[data])
     }
@@ -46,7 +46,7 @@ impl Builder {
     }
 
     /// Members: name, type, place in bits, width in bits or 0.
-    pub(crate) fn record(
+    fn record(
         &mut self,
         kind: u32,
         name: &str,
@@ -62,16 +62,11 @@ impl Builder {
         self.add(name, info, size, &rest)
     }
 
-    pub(crate) fn structure(
-        &mut self,
-        name: &str,
-        size: u32,
-        members: &[(&str, u32, u32, u32)],
-    ) -> u32 {
+    fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32, u32)]) -> u32 {
         self.record(kind::STRUCT, name, size, members)
     }
 
-    pub(crate) fn bytes(mut self) -> Vec<u8> {
+    fn bytes(mut self) -> Vec<u8> {
         self.string("");
         let mut bytes = MAGIC.to_le_bytes().to_vec();
         bytes.extend([1, 0]);
@@ -86,7 +81,7 @@ impl Builder {
 }
 
 /// A kernel's types in small: every kind, and every way to hide a member.
-fn kernel() -> Vec<u8> {
+pub(crate) fn kernel() -> Vec<u8> {
     let mut btf = Builder::default();
     let byte = btf.int("unsigned char", 1, false);
     let s8 = btf.int("signed char", 1, true);
