@@ -16,11 +16,12 @@ mod regimes;
 use crate::addr::Span;
 use crate::image::Images;
 use crate::model::{
-    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, Pool, Symbols, System,
-    Tickets,
+    Cpu, Fact, Holder, HolderSource, Hypervisor, HypervisorKind, Lock, OwnerRange, Pool,
+    RegimeCapture, Symbols, System, Tickets,
 };
 use crate::target::{Target, TargetError};
 use description::Description;
+use owners::Claims;
 
 /// The variable that is the hypervisor.
 const VARIABLE: &str = "HYP";
@@ -55,7 +56,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     regimes::name_stage2(&mut cpus, &regimes);
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
-    let owners = owners::joint(&description.ram, &regimes, description.physvirt_offset);
+    let owners = joint(&description, &regimes);
     let complete = problems.is_empty() && regimes.iter().all(regimes::is_complete);
     Ok(System {
         complete,
@@ -75,6 +76,21 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         symbols: description.symbols,
         run_state: None,
     })
+}
+
+/// The joint state of RAM, once both sides have tables.
+fn joint(description: &Description, regimes: &[RegimeCapture]) -> Vec<OwnerRange> {
+    let named = |name: &str| regimes.iter().find(|regime| regime.name == name);
+    let (Some(host), Some(hyp)) = (named("host-s2"), named("hyp-s1")) else {
+        return Vec::new();
+    };
+    let claims = Claims {
+        host: owners::host_states(host),
+        hyp: owners::hyp_states(hyp, description.physvirt_offset),
+        annotations: owners::annotations(host),
+        ..Claims::default()
+    };
+    owners::joint(&description.ram, claims)
 }
 
 /// Takes the road that is open.
