@@ -10,6 +10,7 @@
 mod description;
 mod own;
 mod owners;
+mod pkvm;
 mod profile;
 mod regimes;
 
@@ -42,6 +43,18 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let mut cpus = read_cpus(target)?;
     let mut problems = Vec::new();
     let Some(description) = describe(target, images, &mut problems)? else {
+        // Whoever gives hyp's own image does not look for a kernel.
+        let linux = images.file_of(VARIABLE).is_none() || images.kernel().is_some();
+        if linux && let Some(system) = pkvm::capture(target, images, &mut cpus, &mut problems)? {
+            return Ok(system);
+        }
+        if target.description()?.is_none()
+            && let Err(error) = images.place(VARIABLE)
+        {
+            problems.push(format!(
+                "no hypervisor found: the target describes none, {error}, and there is no Linux kernel in RAM"
+            ));
+        }
         let symbols = Symbols::new(images.symbols());
         name_pcs(&mut cpus, &symbols, images);
         return Ok(without_hypervisor(cpus, symbols, problems));
@@ -115,13 +128,6 @@ fn describe(
             Ok(description) => return Ok(Some(description)),
             Err(error) => problems.push(format!("the self-description is not understood: {error}")),
         }
-    } else {
-        let error = images.place(VARIABLE).map(|_| ());
-        problems.extend(
-            error.err().map(|error| {
-                format!("no hypervisor found: the target describes none, and {error}")
-            }),
-        );
     }
     Ok(None)
 }
@@ -158,12 +164,10 @@ fn without_hypervisor(cpus: Vec<Cpu>, symbols: Symbols, problems: Vec<String>) -
 }
 
 fn read_cpus(target: &mut dyn Target) -> Result<Vec<Cpu>, TargetError> {
-    (0..target.cpu_count()?)
-        .map(|number| {
-            let registers = target.registers(number)?;
-            Ok(Cpu::new(number, registers))
-        })
-        .collect()
+    let registers = target.all_registers()?.into_iter().enumerate();
+    Ok(registers
+        .map(|(number, registers)| Cpu::new(number, registers))
+        .collect())
 }
 
 fn name_pcs(cpus: &mut [Cpu], symbols: &Symbols, images: &mut Images) {

@@ -154,6 +154,15 @@ pub trait Target: Send {
     /// The link failed.
     fn registers(&mut self, cpu: usize) -> Result<Registers, TargetError>;
 
+    /// Those of every CPU, in order: over a link, in one wait for all.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn all_registers(&mut self) -> Result<Vec<Registers>, TargetError> {
+        let cpus = 0..self.cpu_count()?;
+        cpus.map(|cpu| self.registers(cpu)).collect()
+    }
+
     /// The machine's RAM as the target itself knows it, in order of address.
     ///
     /// # Errors

@@ -555,7 +555,7 @@ fn a_machine_without_hypervisor_still_has_cpus() {
     assert_eq!(
         system.problems,
         [
-            "no hypervisor found: the target describes none, and no symbol `HYP` in any file: none was given (--image FILE gives one)"
+            "no hypervisor found: the target describes none, no symbol `HYP` in any file: none was given (--image FILE gives one), and there is no Linux kernel in RAM"
         ]
     );
 }

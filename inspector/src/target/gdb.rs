@@ -100,6 +100,32 @@ impl Gdb {
     }
 }
 
+impl Gdb {
+    /// The registers of these threads, all in one exchange.
+    fn registers_of(
+        &mut self,
+        doing: &str,
+        threads: &[Thread],
+    ) -> Result<Vec<Registers>, TargetError> {
+        self.machine.ensure_stopped(doing)?;
+        let of_one = self.layout.requests();
+        let requests: Vec<_> = threads
+            .iter()
+            .flat_map(|thread| std::iter::once(format!("Hg{}", thread.id)).chain(of_one.clone()))
+            .collect();
+        let link = &mut self.machine.link;
+        let replies = link.exchange(doing, &requests)?;
+        let each = replies.chunks(of_one.len() + 1);
+        each.map(|replies| match replies.split_first() {
+            Some((selected, values)) if selected == b"OK" => {
+                self.layout.values(link, doing, values)
+            }
+            _ => Err(link.protocol(doing, "the server does not know that CPU any more")),
+        })
+        .collect()
+    }
+}
+
 impl Target for Gdb {
     fn name(&self) -> &str {
         self.machine.link.target()
@@ -111,23 +137,17 @@ impl Target for Gdb {
 
     fn registers(&mut self, cpu: usize) -> Result<Registers, TargetError> {
         let doing = format!("reading the registers of CPU {cpu}");
-        self.machine.ensure_stopped(&doing)?;
-        let Some(thread) = self.machine.threads.get(cpu) else {
+        let Some(thread) = self.machine.threads.get(cpu).cloned() else {
             let reason = format!("there are only {} CPUs", self.machine.threads.len());
             return Err(self.machine.link.protocol(&doing, reason));
         };
-        let mut requests = vec![format!("Hg{}", thread.id)];
-        requests.extend(self.layout.requests());
-        let replies = self.machine.link.exchange(&doing, &requests)?;
-        match replies.split_first() {
-            Some((selected, values)) if selected == b"OK" => {
-                self.layout.values(&self.machine.link, &doing, values)
-            }
-            _ => Err(self
-                .machine
-                .link
-                .protocol(&doing, "the server does not know that CPU any more")),
-        }
+        let read = self.registers_of(&doing, &[thread])?.pop();
+        read.ok_or_else(|| self.machine.link.protocol(&doing, "no reply"))
+    }
+
+    fn all_registers(&mut self) -> Result<Vec<Registers>, TargetError> {
+        let threads = self.machine.threads.clone();
+        self.registers_of("reading the registers of all CPUs", &threads)
     }
 
     fn ram(&mut self) -> Result<Option<Vec<Span>>, TargetError> {

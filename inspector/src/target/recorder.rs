@@ -65,6 +65,12 @@ impl Target for Recorder<'_> {
         Ok(registers)
     }
 
+    fn all_registers(&mut self) -> Result<Vec<Registers>, TargetError> {
+        let all = self.target.all_registers()?;
+        self.registers = all.iter().cloned().enumerate().collect();
+        Ok(all)
+    }
+
     fn ram(&mut self) -> Result<Option<Vec<Span>>, TargetError> {
         self.target.ram()
     }

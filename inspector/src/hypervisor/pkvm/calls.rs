@@ -1,0 +1,291 @@
+//! What the CPUs were doing: the names of their PCs, and the calls that led there.
+//!
+//! Both the kernel and its hypervisor are built with frame pointers: x29 points to a frame record, two words on the stack,
+//! the caller's x29 and the address to return to. The host's stacks are mapped by the host, so its own tables are walked
+//! for them; what the host takes for physical is so, since its stage 2 maps one to one.
+
+use super::memory::{Memory, little_endian};
+use crate::addr::Span;
+use crate::arch::regime::{El1Stage1, IdRegisters, Regime, vmid};
+use crate::arch::walk::{End, translate};
+use crate::image::kernel::{Kernel, NVHE};
+use crate::model::{Cpu, Frame, Symbols};
+use crate::target::{Registers, TargetError};
+
+/// The most frames that are followed for one exception level.
+const MAX_FRAMES: usize = 64;
+/// No stack of EL2 is larger: it has one page, and the largest has 64 KiB.
+const MAX_HYP_STACK: u64 = 64 << 10;
+/// The piece of a stack that is read at once: the smallest page.
+const CHUNK: u64 = 4096;
+
+/// Names the PC of each CPU, and follows its calls.
+///
+/// # Errors
+/// The link failed.
+pub(super) fn read(
+    memory: &mut Memory<'_>,
+    kernel: &mut Kernel,
+    symbols: &Symbols,
+    cpus: &mut [Cpu],
+) -> Result<(), TargetError> {
+    let context = saved_host(memory, kernel);
+    for cpu in cpus {
+        (cpu.symbol, cpu.calls) = follow(memory, context, symbols, cpu)?;
+    }
+    Ok(())
+}
+
+/// Physical address of the template of the host's x29 and x30, as EL2 saves them on each entry: the rest of the context
+/// is of no use here, and `sp` is not in it.
+fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
+    let data = kernel.symbol(&format!("{NVHE}kvm_host_data"))?;
+    // Since 6.8 or so it does not begin with the context any more.
+    let regs = kernel.field("kvm_host_data.host_ctxt.regs")?;
+    let x29 = data.start.wrapping_add(regs.offset).wrapping_add(29 * 8);
+    Some(memory.phys_of_linked(x29))
+}
+
+fn follow(
+    memory: &mut Memory<'_>,
+    context: Option<u64>,
+    symbols: &Symbols,
+    cpu: &Cpu,
+) -> Result<(Option<String>, Vec<Frame>), TargetError> {
+    let registers = &cpu.registers;
+    let get = |name| registers.get(name);
+    let (Some(pc), Some(el)) = (cpu.pc, cpu.el) else {
+        return Ok((cpu.pc.and_then(|pc| symbols.name_of(pc)), Vec::new()));
+    };
+    // A guest has its own kernel, perhaps at the same addresses.
+    let in_guest = get("VTTBR_EL2").is_some_and(|vttbr| vmid(vttbr) != 0);
+    let at = Start {
+        pc,
+        x29: get("x29").unwrap_or(0),
+        x30: get("x30").unwrap_or(0),
+    };
+    match el {
+        2 => {
+            // In its vectors, x29 and x30 are the host's still.
+            let entering = upper(at.x29);
+            let mut frames = match entering {
+                true => Vec::new(),
+                false => hyp(memory, symbols, at, registers)?,
+            };
+            let from = get("SPSR_EL2").map(|spsr| spsr >> 2 & 3);
+            if let (false, Some(elr), Some(from @ 0..=1)) = (in_guest, get("ELR_EL2"), from) {
+                let saved = match entering {
+                    true => Some((at.x29, at.x30)),
+                    false => saved(memory, context, registers)?,
+                };
+                let (x29, x30) = saved.filter(|_| from == 1).unwrap_or((0, 0));
+                let at = Start { pc: elr, x29, x30 };
+                frames.extend(host(memory, symbols, at, registers)?);
+            }
+            Ok((symbols.name_of(pc), frames))
+        }
+        0 | 1 if in_guest => Ok((None, Vec::new())),
+        1 => {
+            let mut frames = host(memory, symbols, at, registers)?.into_iter();
+            let symbol = frames.next().and_then(|frame| frame.symbol);
+            Ok((symbol, frames.collect()))
+        }
+        _ => Ok((None, Vec::new())),
+    }
+}
+
+/// The host's x29 and x30 as EL2 saved them.
+fn saved(
+    memory: &mut Memory<'_>,
+    context: Option<u64>,
+    registers: &Registers,
+) -> Result<Option<(u64, u64)>, TargetError> {
+    let Some((context, offset)) = context.zip(registers.get("TPIDR_EL2")) else {
+        return Ok(None);
+    };
+    let bytes = memory.read(Span::new(context.wrapping_add(offset), 16))?;
+    Ok(bytes.and_then(|bytes| pair(&bytes)))
+}
+
+/// Where following begins.
+#[derive(Clone, Copy)]
+struct Start {
+    pc: u64,
+    x29: u64,
+    x30: u64,
+}
+
+/// The calls on EL2's stack.
+fn hyp(
+    memory: &mut Memory<'_>,
+    symbols: &Symbols,
+    at: Start,
+    registers: &Registers,
+) -> Result<Vec<Frame>, TargetError> {
+    let (Some(regime), Some(sp)) = (memory.hyp.clone(), registers.get("sp")) else {
+        return Ok(Vec::new());
+    };
+    // At the bottom, x29 points to the saved registers of the host: that is no frame record.
+    let limits = Span::new(sp, MAX_HYP_STACK);
+    let stack = Stack::new(memory, regime, limits);
+    Ok(named(symbols, stack.frames(symbols, at)?))
+}
+
+/// Where the host's kernel is, and the calls on its stack; for its user space only the place.
+fn host(
+    memory: &mut Memory<'_>,
+    symbols: &Symbols,
+    at: Start,
+    registers: &Registers,
+) -> Result<Vec<Frame>, TargetError> {
+    let mut pcs = vec![at.pc];
+    if let Some(regime) = upper_half(registers) {
+        pcs[0] = without_code(at.pc, regime.ia_bits);
+        let limits = Span::new(1 << 63, u64::MAX);
+        pcs.extend(Stack::new(memory, regime, limits).frames(symbols, at)?);
+    }
+    // What lies in the lower half is a user's, or EL2 has something else there.
+    let mut frames = named(symbols, pcs);
+    for frame in frames.iter_mut().filter(|frame| !upper(frame.pc)) {
+        frame.symbol = None;
+    }
+    Ok(frames)
+}
+
+fn named(symbols: &Symbols, pcs: Vec<u64>) -> Vec<Frame> {
+    let frame = |pc| Frame {
+        pc,
+        symbol: symbols.name_of(pc),
+    };
+    pcs.into_iter().map(frame).collect()
+}
+
+/// The kernel's half of EL1's translation, while it is on.
+fn upper_half(registers: &Registers) -> Option<Regime> {
+    let get = |name| registers.get(name);
+    if get("SCTLR_EL1").is_some_and(|sctlr| sctlr & 1 == 0) {
+        return None;
+    }
+    let el1 = El1Stage1 {
+        ttbr1: get("TTBR1_EL1")?,
+        tcr: get("TCR_EL1")?,
+        sctlr: get("SCTLR_EL1").unwrap_or(0),
+    };
+    Regime::el1_stage1_upper(el1, IdRegisters::of(registers)).ok()
+}
+
+/// Whether an address is in the kernel's half: bit 55 says so, above it may be authentication codes and tags.
+fn upper(address: u64) -> bool {
+    address >> 55 & 1 != 0
+}
+
+/// An address without the pointer authentication code in it, which is in the bits that are not translated.
+fn without_code(address: u64, ia_bits: u32) -> u64 {
+    let translated = u64::MAX >> (64 - ia_bits);
+    if upper(address) {
+        address | !translated
+    } else {
+        address & translated
+    }
+}
+
+/// The stack of one CPU at one exception level.
+struct Stack<'a, 'm> {
+    memory: &'a mut Memory<'m>,
+    regime: Regime,
+    /// Where frame records may be.
+    limits: Span,
+    /// The chunk read last, and where it begins.
+    chunk: Option<(u64, Option<Vec<u8>>)>,
+}
+
+impl<'a, 'm> Stack<'a, 'm> {
+    fn new(memory: &'a mut Memory<'m>, regime: Regime, limits: Span) -> Self {
+        Self {
+            memory,
+            regime,
+            limits,
+            chunk: None,
+        }
+    }
+
+    /// The return addresses, innermost first.
+    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<u64>, TargetError> {
+        let ia_bits = self.regime.ia_bits;
+        let mut record = self.record(at.x29)?;
+        let mut frames = Vec::new();
+        // A function that calls nothing, or has not come to it yet, has no record: its caller is in x30.
+        let x30 = without_code(at.x30, ia_bits);
+        let is_recorded = record.is_some_and(|(_, lr)| without_code(lr, ia_bits) == x30);
+        let function = |address| {
+            let name = symbols.name_of(address)?;
+            Some(name.split('+').next()?.to_owned())
+        };
+        let caller = function(x30);
+        if !is_recorded && caller.is_some() && caller != function(without_code(at.pc, ia_bits)) {
+            frames.push(x30);
+        }
+        let mut seen = vec![at.x29];
+        while let Some((x29, lr)) = record
+            && lr != 0
+            && frames.len() < MAX_FRAMES
+        {
+            frames.push(without_code(lr, ia_bits));
+            // An interrupt's stack leads to another one, which may be anywhere.
+            if seen.contains(&x29) {
+                break;
+            }
+            seen.push(x29);
+            record = self.record(x29)?;
+        }
+        Ok(frames)
+    }
+
+    /// The frame record at an address.
+    fn record(&mut self, x29: u64) -> Result<Option<(u64, u64)>, TargetError> {
+        let (Some(first), Some(second)) = (self.word(x29)?, self.word(x29.wrapping_add(8))?) else {
+            return Ok(None);
+        };
+        Ok(Some((first, second)))
+    }
+
+    fn word(&mut self, va: u64) -> Result<Option<u64>, TargetError> {
+        if va % 8 != 0 || !self.limits.contains(va) {
+            return Ok(None);
+        }
+        let start = va & !(CHUNK - 1);
+        if self.chunk.as_ref().is_none_or(|(at, _)| *at != start) {
+            let bytes = match self.physical(start)? {
+                Some(pa) => self.memory.read(Span::new(pa, CHUNK))?,
+                None => None,
+            };
+            self.chunk = Some((start, bytes));
+        }
+        let bytes = self.chunk.as_ref().and_then(|(_, bytes)| bytes.as_ref());
+        let word = bytes.and_then(|bytes| bytes.get((va - start) as usize..)?.first_chunk());
+        Ok(word.map(|word| u64::from_le_bytes(*word)))
+    }
+
+    fn physical(&mut self, va: u64) -> Result<Option<u64>, TargetError> {
+        let ia_bits = self.regime.ia_bits;
+        if without_code(va, ia_bits) != va {
+            return Ok(None);
+        }
+        let target = &mut *self.memory.target;
+        let ia = va & u64::MAX >> (64 - ia_bits);
+        let found = translate(&self.regime, &mut |spans| target.read_phys(spans), ia)?;
+        Ok(match found.end {
+            End::Mapped { oa, .. } => Some(oa),
+            _ => None,
+        })
+    }
+}
+
+/// Two words.
+fn pair(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = bytes.split_at_checked(8)?;
+    Some((little_endian(first), little_endian(second)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+use super::super::testing::{HYP, KERNEL, Machine, RAM, cpu};
+use super::*;
+use crate::image::Symbol;
+use crate::model::View;
+use proptest::prelude::*;
+
+/// Where the kernel is linked, and runs at EL1.
+const TEXT: u64 = KERNEL + CODE;
+const CODE: u64 = RAM.start + 0x8000;
+const STACK: u64 = RAM.start + 0x2_0000;
+const HOST_STACK: u64 = RAM.start + 0x3_0000;
+const CONTEXT: u64 = RAM.start + 0x4_0000;
+/// Functions of EL2 and of the host, from `CODE` on.
+const TRAP: u64 = 0;
+const MAP: u64 = 0x100;
+const LEAF: u64 = 0x200;
+const IDLE: u64 = 0x1000;
+const LOOP: u64 = 0x1100;
+const AT_EL2: u64 = 0x3c9;
+const AT_EL1: u64 = 0x3c5;
+
+fn symbols() -> Symbols {
+    let symbol = |(name, at): (&str, u64)| Symbol {
+        name: name.to_owned(),
+        address: TEXT + at,
+        size: 0x100,
+    };
+    let list = [
+        ("trap", TRAP),
+        ("map", MAP),
+        ("leaf", LEAF),
+        ("idle", IDLE),
+        ("loop", LOOP),
+    ];
+    let view = |at, size, offset| View {
+        linked: Span::new(TEXT + at, size),
+        offset,
+        prefix: "",
+    };
+    let hyp = HYP.wrapping_sub(KERNEL);
+    let views = vec![view(0, 0x1000, hyp), view(0, 0x2000, 0)];
+    Symbols::moved(list.map(symbol).into(), views)
+}
+
+fn el2(at: u64) -> u64 {
+    CODE + HYP + at
+}
+
+fn el1(at: u64) -> u64 {
+    TEXT + at
+}
+
+/// EL2 is in `map`, which `trap` called; the host was in `loop`, which `idle` called.
+fn machine() -> Machine {
+    let mut machine = Machine::new();
+    // With authentication codes, and what EL2 saved of the host at the bottom.
+    let code = 0x0058_0000_0000_0000;
+    machine.put(STACK + 0x80, &[STACK + 0xc0 + HYP, el2(TRAP + 0x20) | code]);
+    machine.put(STACK + 0xc0, &[CONTEXT + HYP, el2(0xf00)]);
+    let signed = |at| el1(at) & !0x7f00_0000_0000_0000;
+    machine.put(
+        HOST_STACK,
+        &[HOST_STACK + 0x40 + KERNEL, signed(IDLE + 0x10)],
+    );
+    machine.put(HOST_STACK + 0x40, &[0, 0]);
+    machine.put(CONTEXT, &[HOST_STACK + KERNEL, signed(LOOP + 0x30)]);
+    machine
+}
+
+fn registers(changes: &[(&'static str, u64)]) -> Cpu {
+    let usual = [
+        ("cpsr", AT_EL2),
+        ("pc", el2(MAP + 8)),
+        ("sp", STACK + 0x40 + HYP),
+        ("x29", STACK + 0x80 + HYP),
+        ("x30", el2(MAP + 4)),
+        ("SPSR_EL2", AT_EL1),
+        ("ELR_EL2", el1(LOOP + 0x30)),
+        ("TPIDR_EL2", 0x1000),
+    ];
+    let all: Vec<_> = usual.into_iter().chain(changes.iter().copied()).collect();
+    cpu(0, &all)
+}
+
+/// The place, and the calls that led there.
+fn chain(machine: &mut Machine, cpu: &Cpu) -> Vec<String> {
+    let context = Some(CONTEXT - 0x1000);
+    let found = follow(&mut machine.memory(), context, &symbols(), cpu);
+    let (symbol, calls) = found.expect("the link holds");
+    let calls = calls.into_iter();
+    let names = calls.map(|frame| frame.symbol.unwrap_or_else(|| format!("{:#x}", frame.pc)));
+    symbol.into_iter().chain(names).collect()
+}
+
+#[test]
+fn el2s_calls_lead_to_where_the_host_was() {
+    assert_eq!(
+        chain(&mut machine(), &registers(&[])),
+        [
+            "map+0x8",
+            "trap+0x20",
+            &format!("{:#x}", el2(0xf00)),
+            "loop+0x30",
+            "idle+0x10"
+        ]
+    );
+}
+
+#[test]
+fn a_function_without_frame_is_known_by_its_link_register() {
+    let leaf = [("pc", el2(LEAF)), ("x30", el2(MAP + 0x40))];
+    let calls = chain(&mut machine(), &registers(&leaf));
+    assert_eq!(calls[..3], ["leaf", "map+0x40", "trap+0x20"]);
+    // In the beginning of a function, it is what the record will say.
+    let recorded = [("pc", el2(MAP)), ("x30", el2(TRAP + 0x20))];
+    let calls = chain(&mut machine(), &registers(&recorded));
+    assert_eq!(calls[..2], ["map", "trap+0x20"]);
+    assert_ne!(calls[2], "trap+0x20");
+}
+
+#[test]
+fn where_the_cpu_came_from() {
+    let user = 0x40_0000;
+    for (changes, expected) in [
+        // The host's user space, though EL2 has something at that address.
+        (
+            vec![("SPSR_EL2", 0x3c0), ("ELR_EL2", el2(MAP))],
+            vec![format!("{:#x}", el2(MAP))],
+        ),
+        // EL2 itself: a panic of its own.
+        (vec![("SPSR_EL2", AT_EL2)], vec![]),
+        // A guest.
+        (vec![("VTTBR_EL2", 1 << 48)], vec![]),
+        (
+            vec![("cpsr", AT_EL1), ("pc", el1(LOOP)), ("VTTBR_EL2", 1 << 48)],
+            vec![],
+        ),
+        // User space.
+        (vec![("cpsr", 0x3c0), ("pc", user)], vec![]),
+        (vec![("cpsr", 0x3c0), ("pc", el2(MAP))], vec![]),
+    ] {
+        let cpu = registers(&changes);
+        let calls = chain(&mut machine(), &cpu);
+        let after = if cpu.el == Some(2) { 3 } else { 0 };
+        assert_eq!(calls[after..], expected, "{changes:x?}");
+    }
+}
+
+#[test]
+fn the_hosts_kernel_is_followed_on_its_own_stack() {
+    let host = [
+        ("cpsr", AT_EL1),
+        ("pc", el1(LOOP + 4)),
+        ("x29", HOST_STACK + KERNEL),
+        ("x30", el1(LOOP)),
+    ];
+    let mut machine = machine();
+    assert_eq!(
+        chain(&mut machine, &registers(&host)),
+        ["loop+0x4", "idle+0x10"]
+    );
+    // One for the only level of its tables, one for the stack.
+    assert_eq!(machine.waits, 2);
+    let off = [host.as_slice(), &[("SCTLR_EL1", 0)]].concat();
+    assert_eq!(chain(&mut machine, &registers(&off)), ["loop+0x4"]);
+}
+
+#[test]
+fn in_the_vector_x29_is_the_hosts_still() {
+    let vector = [
+        ("x29", HOST_STACK + KERNEL),
+        ("x30", el1(LOOP + 0x30)),
+        ("ELR_EL2", el1(LOOP + 4)),
+    ];
+    assert_eq!(
+        chain(&mut machine(), &registers(&vector)),
+        ["map+0x8", "loop+0x4", "idle+0x10"]
+    );
+}
+
+#[test]
+fn loops_and_what_is_no_stack_end_it() {
+    for (x29, frames) in [
+        (STACK + 0x80 + HYP, 2),
+        (STACK + 0x84 + HYP, 0),
+        (STACK + HYP, 0),
+        (CONTEXT + HYP, 0),
+        (0, 0),
+        (u64::MAX & !7 & !(1 << 55), 0),
+    ] {
+        let calls = chain(
+            &mut machine(),
+            &registers(&[("x29", x29), ("SPSR_EL2", AT_EL2)]),
+        );
+        assert_eq!(calls.len(), 1 + frames, "{x29:#x}");
+    }
+    let mut machine = machine();
+    machine.put(STACK + 0x80, &[STACK + 0x80 + HYP, el2(TRAP)]);
+    let calls = chain(&mut machine, &registers(&[("SPSR_EL2", AT_EL2)]));
+    assert_eq!(calls, ["map+0x8", "trap"]);
+}
+
+#[test]
+fn a_long_chain_is_cut_off() {
+    let mut machine = machine();
+    for n in 0..200 {
+        let at = HOST_STACK + n * 16;
+        machine.put(at, &[at + 16 + KERNEL, el1(LOOP)]);
+    }
+    let host = [
+        ("cpsr", AT_EL1),
+        ("pc", el1(IDLE)),
+        ("x29", HOST_STACK + KERNEL),
+    ];
+    assert_eq!(chain(&mut machine, &registers(&host)).len(), 1 + MAX_FRAMES);
+}
+
+#[test]
+fn codes_are_taken_out_of_both_halves() {
+    for (address, bits, plain) in [
+        (0x0058_0a19_2130_648c, 48, 0x0a19_2130_648c),
+        (0x0058_0a19_2130_648c, 52, 0x8_0a19_2130_648c),
+        (0x12bf_8000_0800_0000, 48, 0xffff_8000_0800_0000),
+        (0xffff_8000_0800_0000, 52, 0xffff_8000_0800_0000),
+    ] {
+        assert_eq!(without_code(address, bits), plain, "{address:#x}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_stack_ends(
+        words in proptest::collection::vec((0..0x40_u64, any::<bool>(), any::<u64>()), 64),
+        x29 in 0..0x200_u64,
+        el in 1..3_u64,
+    ) {
+        let mut machine = machine();
+        let base = if el == 2 { HYP } else { KERNEL };
+        let stack: Vec<_> = words
+            .iter()
+            .map(|(slot, near, far)| if *near { STACK + slot * 8 + base } else { *far })
+            .collect();
+        machine.put(STACK, &stack);
+        let changes = [
+            ("cpsr", el << 2 | 1),
+            ("sp", STACK + base),
+            ("x29", STACK + x29 + base),
+        ];
+        let calls = chain(&mut machine, &registers(&changes));
+        prop_assert!(calls.len() <= 2 * (MAX_FRAMES + 2));
+    }
+}

@@ -1,0 +1,149 @@
+//! What is told of the kernel itself: where it runs, what it was built as, which layout it has.
+
+use super::layout::{self, Layout};
+use super::{Linux, locate, variables};
+use crate::addr::Span;
+use crate::image::kernel::NVHE;
+use crate::model::{Hypervisor, HypervisorKind, Symbols, View};
+use crate::target::TargetError;
+
+impl Linux<'_, '_> {
+    /// PA − EL2's linear address, by the variable, or else by the vectors.
+    pub(super) fn physvirt_offset(&mut self) -> Result<Option<u64>, TargetError> {
+        const VARIABLE: &str = "__kvm_nvhe_hyp_physvirt_offset";
+        let by_vectors = self.location.hyp_offset;
+        let by_vectors = by_vectors.map(|hyp| self.location.image_offset.wrapping_sub(hyp));
+        let stored = variables::word(&mut self.memory, self.kernel, VARIABLE)?;
+        // Zero until EL2 is set up.
+        let stored = stored.filter(|offset| *offset != 0);
+        if let (Some(stored), Some(by_vectors)) = (stored, by_vectors)
+            && stored != by_vectors
+        {
+            self.problems.push(format!(
+                "{VARIABLE} is {stored:#x}, but EL2's vectors run at an offset of {by_vectors:#x}"
+            ));
+        }
+        let found = stored.or(by_vectors);
+        if let Some(offset) = found {
+            let source = match stored {
+                Some(_) => format!("{VARIABLE} in {}", self.kernel.source()),
+                None => self.location.source.clone(),
+            };
+            self.fact("physvirt offset", format!("{offset:#x}"), source);
+        }
+        Ok(found)
+    }
+
+    /// The symbols where they run: the kernel's with its slide, the hypervisor's at EL2's addresses.
+    pub(super) fn symbols(&mut self) -> Result<Symbols, TargetError> {
+        let list = self.kernel.symbols();
+        let Some(base) = locate::linked_base(self.kernel) else {
+            return Ok(Symbols::default());
+        };
+        let end = list
+            .iter()
+            .rev()
+            .find_map(|symbol| symbol.address.checked_add(symbol.size.max(1)))
+            .unwrap_or(base);
+        let linked = Span::new(base, end.saturating_sub(base));
+        let image_offset = self.location.image_offset;
+        let mut views = Vec::new();
+        if let Some(physvirt) = self.memory.physvirt_offset {
+            views.push(View {
+                linked,
+                offset: image_offset.wrapping_sub(physvirt),
+                prefix: NVHE,
+            });
+        }
+        if let Some(slide) = self.slide()? {
+            self.fact(
+                "KASLR slide",
+                format!("{slide:#x}"),
+                "kernel VA − linked address",
+            );
+            views.push(View {
+                linked,
+                offset: slide,
+                prefix: "",
+            });
+        }
+        Ok(match views.is_empty() {
+            true => Symbols::default(),
+            false => Symbols::moved(list, views),
+        })
+    }
+
+    /// Kernel VA − linked address: by the kernel's own variable, or by where EL1's vectors are.
+    fn slide(&mut self) -> Result<Option<u64>, TargetError> {
+        let offset = variables::word(&mut self.memory, self.kernel, "kimage_voffset")?;
+        if let Some(offset) = offset.filter(|offset| *offset != 0) {
+            return Ok(Some(offset.wrapping_add(self.location.image_offset)));
+        }
+        let vectors = self.kernel.symbol("vectors").map(|vectors| vectors.start);
+        let slides = self.cpus.iter().filter_map(|cpu| {
+            let slide = cpu.registers.get("VBAR_EL1")?.wrapping_sub(vectors?);
+            // Trampoline vectors are elsewhere, and then this is no multiple of what KASLR slides by.
+            (slide % 0x1_0000 == 0).then_some(slide)
+        });
+        Ok(slides.min())
+    }
+
+    pub(super) fn note_kernel(&mut self, layout: &Layout, symbols: &Symbols) {
+        let source = self.kernel.source().to_owned();
+        let release = self
+            .kernel
+            .release()
+            .unwrap_or("of unknown release")
+            .to_owned();
+        self.fact("kernel", format!("Linux {release}"), source.clone());
+        if let Some(id) = self.kernel.build_id().map(locate::hex) {
+            self.fact("build id", id, source.clone());
+        }
+        if let Some(base) = locate::linked_base(self.kernel) {
+            let pa = self.memory.phys_of_linked(base);
+            let source = self.location.source.clone();
+            self.fact("kernel image", format!("{pa:#x}"), source);
+        }
+        self.fact("symbols", symbols.len().to_string(), source);
+        match self.kernel.types() {
+            Ok(from) => {
+                let from = from.to_owned();
+                self.fact("types", "known".to_owned(), from);
+            }
+            Err(why) => {
+                let why = format!("page states and variables are not known: {why}");
+                self.problems.push(why);
+            }
+        }
+        if let Some(name) = layout.owners.name() {
+            self.fact(
+                "owner encoding",
+                name.to_owned(),
+                "enum kvm_invalid_pte_type, enum pkvm_page_state",
+            );
+        }
+        let count = self.cpus.len().to_string();
+        self.fact("CPUs", count, "the target's threads");
+    }
+
+    pub(super) fn hypervisor(&self, layout: &Layout, found: bool) -> Hypervisor {
+        let states = layout.states.as_ref();
+        let e2h = self
+            .cpus
+            .iter()
+            .find_map(|cpu| cpu.registers.get("HCR_EL2"))
+            .map(|hcr| hcr >> 34 & 1 != 0);
+        Hypervisor {
+            kind: match found {
+                true => HypervisorKind::Pkvm,
+                false => HypervisorKind::None,
+            },
+            release: self.kernel.release().map(str::to_owned),
+            mode: e2h
+                .filter(|_| found)
+                .map(|e2h| if e2h { "hvhe" } else { "nvhe" }),
+            page_state_in: states.map(layout::States::name),
+            owner_encoding: layout.owners.name(),
+        }
+    }
+}
