@@ -211,6 +211,7 @@ fn read_locks(
                     how: HolderSource::Recorded,
                     pc: (taker != 0).then_some(taker),
                     symbol: description.symbols.name_of(taker),
+                    by: None,
                 }),
             }
         });

@@ -324,6 +324,8 @@ pub struct Holder {
     pub pc: Option<u64>,
     /// That place by name.
     pub symbol: Option<String>,
+    /// What an inferred holder follows from, in one clause.
+    pub by: Option<String>,
 }
 
 /// How a holder is known.

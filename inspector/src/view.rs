@@ -22,7 +22,7 @@ mod walk;
 
 pub use cpus::{TRANSLATION_REGISTERS, calls_table, cpus_table, registers_table};
 pub use info::{info_table, problems};
-pub use locks::locks_table;
+pub use locks::{inferred_table, locks_table};
 pub use owners::{OwnerFilter, owners, owners_table};
 pub use page::{
     Mapping, PageView, TablePage, mappings_table, page, page_facts, page_states, states_heading,

@@ -2,7 +2,7 @@
 
 mod registers;
 
-pub use registers::{El2Stage1, IdRegisters, RegimeError, vmid};
+pub use registers::{El1Stage1, El2Stage1, IdRegisters, RegimeError, vmid};
 
 use crate::addr::Span;
 

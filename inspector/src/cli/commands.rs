@@ -187,7 +187,11 @@ impl Context<'_> {
         let document = self
             .document("locks", "locks")
             .elements(self.system.locks.iter().map(json::lock));
-        (document, vec![untitled(view::locks_table(self.system))])
+        let mut tables = vec![untitled(view::locks_table(self.system))];
+        tables.extend(
+            view::inferred_table(self.system).map(|table| ("inferred holders".to_owned(), table)),
+        );
+        (document, tables)
     }
 
     fn cpus(&self) -> Parts {

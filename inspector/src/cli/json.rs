@@ -144,12 +144,16 @@ pub(super) fn lock(lock: &Lock) -> Value {
             HolderSource::Recorded => "recorded",
             HolderSource::Inferred => "inferred",
         };
-        json!({
+        let mut object = json!({
             "cpu": holder.cpu,
             "how": how,
             "pc": hex_or_null(holder.pc),
             "symbol": holder.symbol,
-        })
+        });
+        if let Some(by) = &holder.by {
+            object["by"] = by.as_str().into();
+        }
+        object
     });
     let tickets = lock.tickets;
     json!({

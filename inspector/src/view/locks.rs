@@ -43,3 +43,19 @@ pub fn locks_table(system: &System) -> Table {
     }
     table
 }
+
+/// What each inferred holder follows from; `None` where every holder is recorded.
+pub fn inferred_table(system: &System) -> Option<Table> {
+    let mut table = Table::new(&["LOCK", "CPU", "BECAUSE"]);
+    for lock in &system.locks {
+        let holder = lock.holder.as_ref();
+        if let Some((holder, by)) = holder.and_then(|holder| Some((holder, holder.by.as_ref()?))) {
+            table.rows.push(vec![
+                plain(lock.name.as_str()),
+                plain(holder.cpu.to_string()),
+                plain(by.as_str()),
+            ]);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}

@@ -211,6 +211,7 @@ pub(crate) fn system() -> System {
                     how: HolderSource::Recorded,
                     pc: Some(0x40_4020_1040),
                     symbol: Some("host_mem_abort+0x40".to_owned()),
+                    by: None,
                 }),
             },
             Lock {

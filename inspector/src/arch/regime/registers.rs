@@ -72,6 +72,17 @@ pub struct El2Stage1 {
     pub sctlr: u64,
 }
 
+/// The registers of the upper half of EL1's stage 1.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct El1Stage1 {
+    /// `TTBR1_EL1`
+    pub ttbr1: u64,
+    /// `TCR_EL1`
+    pub tcr: u64,
+    /// `SCTLR_EL1`; only EE and WXN matter, 0 where it is not known.
+    pub sctlr: u64,
+}
+
 /// The VMID of a `VTTBR_EL2` value. With 8-bit VMIDs (`VTCR_EL2.VS`=0) the upper half is RES0.
 pub fn vmid(vttbr: u64) -> u16 {
     (vttbr >> 48) as u16
@@ -218,6 +229,34 @@ impl Regime {
         };
         regime.place("stage 1", root);
         Ok(regime)
+    }
+
+    /// The upper half of EL1's own stage 1: what `TTBR1_EL1` translates. Input addresses are without their upper bits,
+    /// which are all ones. Where a virtual machine is active its output is an intermediate physical address.
+    ///
+    /// The format is that of EL2 with E2H=1. `MAIR_EL1` is not taken, so that memory attributes mean nothing.
+    ///
+    /// # Errors
+    /// The field whose value the architecture reserves; the names are those of EL2's registers.
+    pub fn el1_stage1_upper(registers: El1Stage1, id: IdRegisters) -> Result<Self, RegimeError> {
+        let El1Stage1 { ttbr1, tcr, sctlr } = registers;
+        // TG1 has other values than TG0; its 0 is reserved, as TG0's 3 is.
+        let tg0 = match tcr >> 30 & 3 {
+            1 => 2,
+            2 => 0,
+            3 => 1,
+            _ => 3,
+        };
+        // T1SZ, EPD1, SH1 and HPD1 go where T0SZ, EPD0, SH0 and HPD0 are; IPS, HD and DS are both halves'.
+        let lower = tcr >> 16 & (0x3f | 1 << 7 | 3 << 12) | tg0 << 14 | tcr >> 1 & 1 << 41;
+        let common = tcr & (7 << 32 | 1 << 40 | 1 << 59);
+        let el2 = El2Stage1 {
+            tcr: lower | common,
+            hcr: 1 << 34,
+            sctlr,
+            ..El2Stage1::default()
+        };
+        Self::el2_stage1(ttbr1, el2, id)
     }
 
     /// Sets the root from a base register: BADDR is bits 47:1, or 47:6 with PA\[51:48\] in bits 5:2

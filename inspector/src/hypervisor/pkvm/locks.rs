@@ -191,7 +191,7 @@ fn others(memory: &Memory<'_>, kernel: &Kernel, known: &[Place]) -> Vec<Place> {
         let Some(name) = symbol.name.strip_prefix(NVHE) else {
             continue;
         };
-        let is_lock = name.ends_with("lock") && symbol.size == SIZE;
+        let is_lock = name.ends_with("_lock") && symbol.size == SIZE;
         if is_lock && !known.iter().any(|place| place.symbol == symbol.name) {
             places.push(Place {
                 kind: Kind::Other,

@@ -186,6 +186,8 @@ impl Locks {
                 .clone()
                 .or_else(|| holder.pc.map(|pc| format!("{pc:#x}")));
             rows.extend(at.map(|at| row("taken at", Role::Symbol, at)));
+            let by = holder.by.clone();
+            rows.extend(by.map(|by| row("inferred", Role::Dim, by)));
             let cpu = capture
                 .system
                 .cpus
