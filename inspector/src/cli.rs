@@ -62,7 +62,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Save(save) => {
             let mut session = open(&arguments.opener(&save.target))?;
             let system = session.save(&save.file)?;
-            Ok(verdict(&system))
+            Ok(verdict(&system, system.complete))
         }
         Command::Ask(ask) => {
             let opener = arguments.opener(ask.target());
@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let mut out = io::BufWriter::new(stdout.lock());
             answer.write(arguments.format(), &mut out)?;
             out.flush()?;
-            Ok(verdict(&system))
+            Ok(verdict(&system, answer.is_complete()))
         }
     }
 }
@@ -100,9 +100,9 @@ fn catch_interrupts() -> io::Result<()> {
     Ok(())
 }
 
-/// Says why the capture is not complete, if so.
-fn verdict(system: &System) -> ExitCode {
-    if system.complete {
+/// Says why an answer is not complete, if so.
+fn verdict(system: &System, complete: bool) -> ExitCode {
+    if complete {
         return ExitCode::SUCCESS;
     }
     let problems = view::problems(system);

@@ -37,6 +37,8 @@ pub struct System {
     pub no_vms: Option<String>,
     /// Every lock known.
     pub locks: Vec<Lock>,
+    /// Why others are not, in one sentence; `None` where `locks` is all there is.
+    pub no_locks: Option<String>,
     /// Every CPU, in order.
     pub cpus: Vec<Cpu>,
     /// Page pools with reference counts.

@@ -16,6 +16,7 @@ pub(super) struct Answer {
     tables: Vec<(String, Table)>,
     /// For people: what the tables cannot say. Documents have it in a field.
     note: Option<String>,
+    complete: bool,
 }
 
 impl Answer {
@@ -26,6 +27,11 @@ impl Answer {
             Format::Jsonl => self.document.write_jsonl(out),
             Format::Text => self.write_text(out),
         }
+    }
+
+    /// Whether everything that was asked for is known.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// A sentence that belongs beside the tables.
@@ -60,11 +66,17 @@ pub(super) fn answer(system: &System, target: &str, ask: &Ask) -> anyhow::Result
         Ask::Cpus(_) => context.cpus(),
         Ask::Vms(_) => context.vms(),
     };
-    let note = system.no_vms.clone().filter(|_| matches!(ask, Ask::Vms(_)));
+    let note = match ask {
+        Ask::Vms(_) => system.no_vms.clone(),
+        Ask::Locks(_) => system.no_locks.clone(),
+        _ => None,
+    };
+    let complete = document.is_complete();
     Ok(Answer {
         document,
         tables,
         note,
+        complete,
     })
 }
 
@@ -78,7 +90,9 @@ struct Context<'a> {
 
 impl Context<'_> {
     fn document(&self, schema: &str, name: &'static str) -> Document {
-        Document::new(schema, self.system.complete, self.target, name)
+        // Less may be known of locks than of the rest.
+        let complete = self.system.complete && (name != "locks" || self.system.no_locks.is_none());
+        Document::new(schema, complete, self.target, name)
     }
 
     fn info(&self) -> Parts {
@@ -186,6 +200,7 @@ impl Context<'_> {
     fn locks(&self) -> Parts {
         let document = self
             .document("locks", "locks")
+            .field("note", self.system.no_locks.as_deref())
             .elements(self.system.locks.iter().map(json::lock));
         let mut tables = vec![untitled(view::locks_table(self.system))];
         tables.extend(

@@ -27,6 +27,11 @@ impl Document {
         }
     }
 
+    /// Whether everything that was asked for is known.
+    pub(super) fn is_complete(&self) -> bool {
+        self.head.get("complete") == Some(&Value::Bool(true))
+    }
+
     /// Adds a field before the array.
     pub(super) fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.head.insert(name.to_owned(), value.into());

@@ -252,6 +252,7 @@ pub(crate) fn system() -> System {
         }],
         vms: Vec::new(),
         no_vms: None,
+        no_locks: None,
         symbols: Symbols::default(),
         run_state: None,
     }

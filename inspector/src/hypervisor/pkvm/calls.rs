@@ -250,7 +250,7 @@ impl<'a, 'm> Stack<'a, 'm> {
     }
 
     fn word(&mut self, va: u64) -> Result<Option<u64>, TargetError> {
-        if va % 8 != 0 || !self.limits.contains(va) {
+        if !va.is_multiple_of(8) || !self.limits.contains(va) {
             return Ok(None);
         }
         let start = va & !(CHUNK - 1);

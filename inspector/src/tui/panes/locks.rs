@@ -1,7 +1,7 @@
 //! Locks: held or free, by whom, since when, and who waits.
 
 use super::{Focus, below, split};
-use crate::model::{Lock, Tickets};
+use crate::model::{Lock, System, Tickets};
 use crate::tui::capture::Capture;
 use crate::tui::details;
 use crate::tui::grid;
@@ -139,12 +139,7 @@ impl Locks {
             .collect();
         grid::table(buf, below(main, 1), theme, &table.titles, None, &lines);
         if lines.is_empty() {
-            grid::note(
-                buf,
-                below(main, 2),
-                theme,
-                "no lock is known of this hypervisor",
-            );
+            grid::note(buf, below(main, 2), theme, why_none(&capture.system));
         }
     }
 
@@ -197,6 +192,13 @@ impl Locks {
             rows.extend(now_at.map(|place| row("now at", Role::Symbol, place)));
         }
         rows
+    }
+}
+
+fn why_none(system: &System) -> &str {
+    match &system.no_locks {
+        Some(why) => why,
+        None => "no lock is known of this hypervisor",
     }
 }
 

@@ -186,7 +186,7 @@ fn loops_and_what_is_no_stack_end_it() {
         (STACK + HYP, 0),
         (CONTEXT + HYP, 0),
         (0, 0),
-        (u64::MAX & !7 & !(1 << 55), 0),
+        (!7 & !(1 << 55), 0),
     ] {
         let calls = chain(
             &mut machine(),
