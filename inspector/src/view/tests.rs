@@ -379,6 +379,16 @@ fn locks_show_tickets_and_holder() {
 }
 
 #[test]
+fn what_is_inferred_is_told_with_its_reason() {
+    let mut system = system();
+    assert_eq!(inferred_table(&system), None);
+    let holder = system.locks[0].holder.as_mut().expect("it is held");
+    holder.by = Some("CPU 1 is at EL2 in map".to_owned());
+    let table = inferred_table(&system).expect("there is one");
+    assert_eq!(text(&table), "host 1 CPU 1 is at EL2 in map\n");
+}
+
+#[test]
 fn registers_name_the_cpus_that_agree() {
     assert_eq!(
         text(&registers_table(&system())),

@@ -236,3 +236,54 @@ fn no_register_value_panics() {
         }
     }
 }
+
+#[test]
+fn the_upper_half_of_el1_has_its_own_fields() {
+    // TCR_EL1 → input bits, start level, granule, LPA2. The first is Linux 7.3's, with both halves alike but for TG1.
+    for (tcr, ia_bits, start, granule, lpa2) in [
+        (0x0000_0005_b510_3510_u64, 48, 0, Granule::Kib4, false),
+        (
+            1 << 59 | 6 << 32 | 2 << 30 | 12 << 16,
+            52,
+            -1,
+            Granule::Kib4,
+            true,
+        ),
+        (5 << 32 | 1 << 30 | 17 << 16, 47, 1, Granule::Kib16, false),
+        (5 << 32 | 3 << 30 | 22 << 16, 42, 2, Granule::Kib64, false),
+        // What the lower half has does not matter: EPD0, and another size.
+        (
+            5 << 32 | 2 << 30 | 25 << 16 | 1 << 7 | 40,
+            39,
+            1,
+            Granule::Kib4,
+            false,
+        ),
+    ] {
+        let registers = El1Stage1 {
+            ttbr1: 0x00ab_0000_4800_0001,
+            tcr,
+            sctlr: 0,
+        };
+        let regime = Regime::el1_stage1_upper(registers, NONE).unwrap();
+        let found = (
+            regime.ia_bits,
+            regime.start_level,
+            regime.granule,
+            regime.lpa2,
+        );
+        assert_eq!(found, (ia_bits, start, granule, lpa2), "{tcr:#x}");
+        assert_eq!((regime.root, regime.problem), (0x4800_0000, None));
+        assert_eq!(regime.stage, Stage::One { e2h: true });
+    }
+    for tcr in [5 << 32 | 16 << 16, 5 << 32 | 2 << 30 | 16 << 16 | 1 << 23] {
+        let registers = El1Stage1 {
+            tcr,
+            ..El1Stage1::default()
+        };
+        assert!(
+            Regime::el1_stage1_upper(registers, NONE).is_err(),
+            "{tcr:#x}"
+        );
+    }
+}

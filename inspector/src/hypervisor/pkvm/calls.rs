@@ -82,7 +82,7 @@ fn follow(
                 let at = Start { pc: elr, x29, x30 };
                 frames.extend(host(memory, symbols, at, registers)?);
             }
-            Ok((symbols.name_of(pc), frames))
+            Ok((hyp_name(memory, symbols, pc)?, frames))
         }
         0 | 1 if in_guest => Ok((None, Vec::new())),
         1 => {
@@ -92,6 +92,20 @@ fn follow(
         }
         _ => Ok((None, Vec::new())),
     }
+}
+
+/// The name of a place in EL2's code, by any of the addresses it is mapped at: the vectors of guests have one more.
+fn hyp_name(
+    memory: &mut Memory<'_>,
+    symbols: &Symbols,
+    pc: u64,
+) -> Result<Option<String>, TargetError> {
+    let name = symbols.name_of(pc);
+    let Some(offset) = memory.physvirt_offset.filter(|_| name.is_none()) else {
+        return Ok(name);
+    };
+    let pa = memory.phys_of_hyp(pc)?;
+    Ok(pa.and_then(|pa| symbols.name_of(pa.wrapping_sub(offset))))
 }
 
 /// The host's x29 and x30 as EL2 saved them.
@@ -138,24 +152,33 @@ fn host(
     at: Start,
     registers: &Registers,
 ) -> Result<Vec<Frame>, TargetError> {
-    let mut pcs = vec![at.pc];
+    let mut frames = vec![Frame {
+        pc: at.pc,
+        symbol: symbols.name_of(at.pc),
+    }];
     if let Some(regime) = upper_half(registers) {
-        pcs[0] = without_code(at.pc, regime.ia_bits);
         let limits = Span::new(1 << 63, u64::MAX);
-        pcs.extend(Stack::new(memory, regime, limits).frames(symbols, at)?);
+        let stack = Stack::new(memory, regime, limits);
+        frames.extend(named(symbols, stack.frames(symbols, at)?));
     }
     // What lies in the lower half is a user's, or EL2 has something else there.
-    let mut frames = named(symbols, pcs);
     for frame in frames.iter_mut().filter(|frame| !upper(frame.pc)) {
         frame.symbol = None;
     }
     Ok(frames)
 }
 
+/// Frames of return addresses.
 fn named(symbols: &Symbols, pcs: Vec<u64>) -> Vec<Frame> {
+    let name = |pc: u64| {
+        let name = symbols.name_of(pc)?;
+        // A call that never returns may be the last of its function: then the call is named, not what stands behind it.
+        let call = pc.checked_sub(4).filter(|_| !name.contains('+'));
+        Some(call.and_then(|call| symbols.name_of(call)).unwrap_or(name))
+    };
     let frame = |pc| Frame {
         pc,
-        symbol: symbols.name_of(pc),
+        symbol: name(pc),
     };
     pcs.into_iter().map(frame).collect()
 }

@@ -191,7 +191,8 @@ fn others(memory: &Memory<'_>, kernel: &Kernel, known: &[Place]) -> Vec<Place> {
         let Some(name) = symbol.name.strip_prefix(NVHE) else {
             continue;
         };
-        let is_lock = name.ends_with("_lock") && symbol.size == SIZE;
+        // Where sizes are not known, they reach to the next symbol.
+        let is_lock = name.ends_with("_lock") && (SIZE..=2 * SIZE).contains(&symbol.size);
         if is_lock && !known.iter().any(|place| place.symbol == symbol.name) {
             places.push(Place {
                 kind: Kind::Other,

@@ -35,10 +35,19 @@ impl Machine {
             bytes: vec![0; RAM.size as usize],
             waits: 0,
         };
-        let block = 0x4000_0701_u64;
-        machine.put(HYP_ROOT + 0x101 * 8, &[block]);
-        machine.put(HOST_ROOT + 0x101 * 8, &[block]);
+        machine.map_for_hyp(RAM.start + HYP, RAM.start);
+        machine.map(HOST_ROOT, 0x101, RAM.start);
         machine
+    }
+
+    /// Maps a GiB of EL2's addresses.
+    pub(super) fn map_for_hyp(&mut self, va: u64, pa: u64) {
+        self.map(HYP_ROOT, va >> 30, pa);
+    }
+
+    fn map(&mut self, root: u64, index: u64, pa: u64) {
+        const BLOCK: u64 = 0x701;
+        self.put(root + index * 8, &[pa | BLOCK]);
     }
 
     pub(super) fn put(&mut self, pa: u64, words: &[u64]) {

@@ -186,7 +186,7 @@ fn loops_and_what_is_no_stack_end_it() {
         (STACK + HYP, 0),
         (CONTEXT + HYP, 0),
         (0, 0),
-        (!7 & !(1 << 55), 0),
+        (!(7 | 1 << 55), 0),
     ] {
         let calls = chain(
             &mut machine(),
@@ -213,6 +213,30 @@ fn a_long_chain_is_cut_off() {
         ("x29", HOST_STACK + KERNEL),
     ];
     assert_eq!(chain(&mut machine, &registers(&host)).len(), 1 + MAX_FRAMES);
+}
+
+#[test]
+fn a_call_that_never_returns_is_in_its_own_function() {
+    let mut machine = machine();
+    machine.put(STACK + 0x88, &[el2(MAP)]);
+    let calls = chain(&mut machine, &registers(&[]));
+    assert_eq!(calls[..2], ["map+0x8", "trap+0xfc"]);
+}
+
+/// The vectors are in the private range too.
+#[test]
+fn code_has_its_name_at_all_its_addresses() {
+    let alias = 0x10_0000_0000;
+    let mut machine = machine();
+    machine.map_for_hyp(alias, RAM.start);
+    let mut memory = machine.memory();
+    memory.physvirt_offset = Some(0_u64.wrapping_sub(HYP));
+    let mut name = |pc| hyp_name(&mut memory, &symbols(), pc).expect("the link holds");
+    assert_eq!(name(el2(MAP)).as_deref(), Some("map"));
+    let offset = CODE - RAM.start;
+    assert_eq!(name(alias + offset + MAP).as_deref(), Some("map"));
+    assert_eq!(name(alias + offset + 0x8000), None);
+    assert_eq!(name(0x20_0000_0000), None);
 }
 
 #[test]

@@ -209,7 +209,7 @@ const REACH: u64 = 4;
 
 /// Where the lock is that a CPU spins on, as EL2's address, and the CPU's ticket.
 fn spins(memory: &mut Memory<'_>, cpu: &Cpu) -> Result<Option<(u64, u16)>, TargetError> {
-    let Some(pc) = cpu.pc.filter(|pc| pc % 4 == 0) else {
+    let Some(pc) = cpu.pc.filter(|pc| pc.is_multiple_of(4)) else {
         return Ok(None);
     };
     // A loop that crosses into another page is cut off there: the pages need not be neighbours.
