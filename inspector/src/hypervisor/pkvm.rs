@@ -179,7 +179,7 @@ impl Linux<'_, '_> {
             .collect();
         let owners = self.owners(&layout, records, &regimes, &ram);
         name_lenders(&mut regimes, &owners);
-        self.stage2_of_cpus(&regimes);
+        super::regimes::name_stage2(self.cpus, &regimes);
         calls::read(&mut self.memory, self.kernel, &symbols, self.cpus)?;
         let locks = locks::read(
             &mut self.memory,
@@ -317,17 +317,6 @@ impl Linux<'_, '_> {
             regime,
             tables: walk.tables,
             entries: entries.map(|entry| meaning.entry(side, entry)).collect(),
-        }
-    }
-
-    fn stage2_of_cpus(&mut self, regimes: &[RegimeCapture]) {
-        for cpu in self.cpus.iter_mut() {
-            let vttbr = cpu.registers.get("VTTBR_EL2").unwrap_or(0);
-            let root = vttbr & BADDR;
-            let active = regimes
-                .iter()
-                .find(|regime| regime.name != "hyp-s1" && root != 0 && regime.regime.root == root);
-            cpu.stage2 = active.map(|regime| regime.name.clone());
         }
     }
 }

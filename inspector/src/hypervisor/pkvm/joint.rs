@@ -64,7 +64,7 @@ fn read_only(host: &RegimeCapture) -> Vec<Said<()>> {
 /// Counts what each VM's tables hold, where they could be read.
 pub(super) fn with_pages(mut vms: Vec<Vm>, regimes: &[RegimeCapture]) -> Vec<Vm> {
     for vm in &mut vms {
-        let name = format!("guest-s2:{:#x}", vm.handle);
+        let name = vm.regime_name();
         let Some(tables) = regimes.iter().find(|regime| regime.name == name) else {
             continue;
         };

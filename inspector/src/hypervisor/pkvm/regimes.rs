@@ -55,12 +55,18 @@ pub(super) fn hyp(cpus: &[Cpu]) -> Option<Result<(Regime, String), String>> {
 
 /// The host's stage 2 by the registers of a CPU that is not in a guest: the host has VMID 0.
 pub(super) fn host_by_registers(cpus: &[Cpu]) -> Option<(u64, u64, usize)> {
-    cpus.iter().find_map(|cpu| {
-        let registers = &cpu.registers;
-        let (hcr, vttbr) = (registers.get("HCR_EL2")?, registers.get("VTTBR_EL2")?);
-        let on = hcr & HCR_VM != 0 && vttbr != 0 && vmid(vttbr) == 0;
-        on.then_some((vttbr, registers.get("VTCR_EL2")?, cpu.number))
+    let mut hosts = cpus.iter().filter(|cpu| runs_host(&cpu.registers));
+    hosts.find_map(|cpu| {
+        let get = |name| cpu.registers.get(name);
+        Some((get("VTTBR_EL2")?, get("VTCR_EL2")?, cpu.number))
     })
+}
+
+/// Whether a CPU is under the host's stage 2.
+fn runs_host(registers: &Registers) -> bool {
+    let (hcr, vttbr) = (registers.get("HCR_EL2"), registers.get("VTTBR_EL2"));
+    hcr.is_some_and(|hcr| hcr & HCR_VM != 0)
+        && vttbr.is_some_and(|vttbr| vttbr != 0 && vmid(vttbr) == 0)
 }
 
 /// What a stage 2 takes from the CPU besides its own two values.
@@ -71,18 +77,24 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// `HCR_EL2.FWB` and the ID registers are the same on all CPUs, in the host and in guests.
-    pub(super) fn of(cpus: &[Cpu]) -> Self {
-        let known = cpus.iter().find(|cpu| {
-            let hcr = cpu.registers.get("HCR_EL2");
-            hcr.is_some_and(|hcr| hcr & HCR_VM != 0)
-        });
-        known
-            .or(cpus.first())
-            .map_or_else(Self::default, |cpu| Self {
-                hcr: cpu.registers.get("HCR_EL2").unwrap_or(0),
-                id: IdRegisters::of(&cpu.registers),
-            })
+    /// For the host: by a CPU that runs it, or else by the value that the hypervisor keeps for HCR_EL2. A guest's may differ:
+    /// Linux 6.1 uses FWB for guests only.
+    pub(super) fn of_host(cpus: &[Cpu], kept: Option<u64>) -> Self {
+        let host = cpus.iter().find(|cpu| runs_host(&cpu.registers));
+        let hcr = host.and_then(|cpu| cpu.registers.get("HCR_EL2")).or(kept);
+        let any = host.or(cpus.first()).map(Self::of_cpu).unwrap_or_default();
+        Self {
+            hcr: hcr.unwrap_or(any.hcr),
+            ..any
+        }
+    }
+
+    /// For what a CPU uses now.
+    pub(super) fn of_cpu(cpu: &Cpu) -> Self {
+        Self {
+            hcr: cpu.registers.get("HCR_EL2").unwrap_or(0),
+            id: IdRegisters::of(&cpu.registers),
+        }
     }
 
     /// By VTTBR_EL2's value.

@@ -12,7 +12,7 @@ impl Linux<'_, '_> {
     pub(super) fn host_tables(&mut self, hyp_is_on: bool) -> Result<Option<Walked>, TargetError> {
         let kept = variables::host_tables(&mut self.memory, self.kernel)?;
         let active = regimes::host_by_registers(self.cpus);
-        let common = regimes::Common::of(self.cpus);
+        let common = self.common()?;
         let (regime, source) = match (&kept, active) {
             (Some(kept), _) => (common.stage2_at(kept.root, kept.vtcr), kept.source.clone()),
             (None, Some((vttbr, vtcr, cpu))) => {
@@ -69,7 +69,7 @@ impl Linux<'_, '_> {
         roots: &[GuestRoot],
         host: Option<&Walked>,
     ) -> Result<Vec<Walked>, TargetError> {
-        let common = regimes::Common::of(self.cpus);
+        let common = self.common()?;
         let mut wanted = Vec::new();
         for guest in roots {
             let name = format!("guest-s2:{:#x}", guest.handle);
@@ -92,6 +92,7 @@ impl Linux<'_, '_> {
                 continue;
             };
             let vmid = vmid(vttbr);
+            let common = regimes::Common::of_cpu(cpu);
             let Some(Ok(regime)) = (vmid != 0).then(|| common.stage2(vttbr, vtcr)) else {
                 continue;
             };
@@ -120,6 +121,12 @@ impl Linux<'_, '_> {
             });
         }
         Ok(walked)
+    }
+
+    /// What the host's stage 2 takes from CPUs.
+    fn common(&mut self) -> Result<regimes::Common, TargetError> {
+        let kept = variables::host_hcr(&mut self.memory, self.kernel, self.cpus)?;
+        Ok(regimes::Common::of_host(self.cpus, kept))
     }
 
     /// VTCR_EL2 of a CPU that uses this root.

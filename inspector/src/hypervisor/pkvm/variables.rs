@@ -1,10 +1,11 @@
 //! The hypervisor's variables: where its tables and records are, which RAM it manages, which memory is its own.
 
 use super::memory::{Memory, little_endian};
+use super::vms::per_cpu;
 use crate::addr::Span;
 use crate::hypervisor::description::in_order;
 use crate::image::kernel::Kernel;
-use crate::model::Section;
+use crate::model::{Cpu, Section};
 use crate::target::TargetError;
 
 /// `hyp_memory` has 128 elements at most in every kernel seen.
@@ -57,6 +58,23 @@ pub(super) fn host_tables(
         }
     }
     Ok(None)
+}
+
+/// The value that the hypervisor keeps for HCR_EL2 while the host runs, of any CPU: they are alike.
+pub(super) fn host_hcr(
+    memory: &mut Memory<'_>,
+    kernel: &mut Kernel,
+    cpus: &[Cpu],
+) -> Result<Option<u64>, TargetError> {
+    let (Some(variable), Some(member)) = (
+        kernel.symbol("__kvm_nvhe_kvm_init_params"),
+        kernel.field("kvm_nvhe_init_params.hcr_el2"),
+    ) else {
+        return Ok(None);
+    };
+    let template = memory.phys_of_linked(variable.start);
+    let kept = per_cpu(memory, template.wrapping_add(member.offset), cpus)?;
+    Ok(kept.into_iter().flatten().find(|hcr| *hcr != 0))
 }
 
 /// The RAM that the hypervisor manages, in order: `hyp_memory`. `None` where symbols or types do not name it.
