@@ -24,7 +24,7 @@ use crate::arch::regime::Regime;
 use crate::arch::walk::{self, walk_all};
 use crate::image::Images;
 use crate::image::kernel::Kernel;
-use crate::model::{Cpu, Fact, Pool, RegimeCapture, System};
+use crate::model::{Cpu, Fact, Pool, RegimeCapture, Symbols, System};
 use crate::target::{Target, TargetError};
 use joint::{name_lenders, with_pages};
 use layout::Layout;
@@ -157,7 +157,7 @@ impl Linux<'_, '_> {
         self.memory.physvirt_offset = self.physvirt_offset()?;
         let symbols = self.symbols()?;
         let layout = layout::probe(self.kernel);
-        self.note_kernel(&layout, &symbols);
+        self.note_kernel(&layout);
         let ram = self.ram(backed)?;
         let host = self.host_tables(hyp.is_some())?;
         let records = self.records(&layout, hyp.as_ref(), &ram)?;
@@ -181,6 +181,7 @@ impl Linux<'_, '_> {
         name_lenders(&mut regimes, &owners);
         super::regimes::name_stage2(self.cpus, &regimes);
         calls::read(&mut self.memory, self.kernel, &symbols, self.cpus)?;
+        self.keep_names(&symbols)?;
         let locks = locks::read(
             &mut self.memory,
             self.kernel,
@@ -209,6 +210,32 @@ impl Linux<'_, '_> {
             symbols,
             run_state: None,
         })
+    }
+
+    /// Has snapshots remember what names the places where CPUs are and will return to.
+    fn keep_names(&mut self, symbols: &Symbols) -> Result<(), TargetError> {
+        for cpu in self.cpus.iter() {
+            let saved = ["x30", "ELR_EL2"].map(|name| cpu.registers.get(name));
+            let calls = cpu.calls.iter().map(|frame| frame.pc);
+            let places = cpu.pc.into_iter().chain(saved.into_iter().flatten());
+            for pc in places.chain(calls) {
+                // EL2 maps some of its code a second time.
+                let mapped = match (symbols.linked_address(pc), self.memory.physvirt_offset) {
+                    (None, Some(offset)) => self
+                        .memory
+                        .phys_of_hyp(pc)?
+                        .map(|pa| pa.wrapping_sub(offset)),
+                    _ => Some(pc),
+                };
+                // The call itself may be named instead of what stands behind it.
+                for place in mapped.into_iter().flat_map(|pc| [pc, pc.wrapping_sub(4)]) {
+                    if let Some(linked) = symbols.linked_address(place) {
+                        self.kernel.keep(linked);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn fact(&mut self, what: &str, value: String, source: impl Into<String>) {

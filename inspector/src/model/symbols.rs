@@ -99,7 +99,8 @@ impl Symbols {
             .collect()
     }
 
-    fn linked_address(&self, address: u64) -> Option<u64> {
+    /// Where what runs at an address is linked; `None` where nothing is.
+    pub fn linked_address(&self, address: u64) -> Option<u64> {
         if self.views.is_empty() {
             return Some(address);
         }

@@ -1,10 +1,11 @@
 //! What is told of the kernel itself: where it runs, what it was built as, which layout it has.
 
 use super::layout::{self, Layout};
+use super::vms::names_data;
 use super::{Linux, locate, variables};
 use crate::addr::Span;
 use crate::image::kernel::NVHE;
-use crate::model::{Hypervisor, HypervisorKind, Symbols, View};
+use crate::model::{Hypervisor, HypervisorKind, Symbol, Symbols, View};
 use crate::target::TargetError;
 
 impl Linux<'_, '_> {
@@ -40,11 +41,11 @@ impl Linux<'_, '_> {
         let Some(base) = locate::linked_base(self.kernel) else {
             return Ok(Symbols::default());
         };
-        let end = list
-            .iter()
-            .rev()
-            .find_map(|symbol| symbol.address.checked_add(symbol.size.max(1)))
-            .unwrap_or(base);
+        let last = |symbol: &Symbol| symbol.address.checked_add(symbol.size.max(1));
+        let end = match self.kernel.symbol("_end") {
+            Some(end) => end.start,
+            None => list.iter().rev().find_map(last).unwrap_or(base),
+        };
         let linked = Span::new(base, end.saturating_sub(base));
         let image_offset = self.location.image_offset;
         let mut views = Vec::new();
@@ -88,7 +89,7 @@ impl Linux<'_, '_> {
         Ok(slides.min())
     }
 
-    pub(super) fn note_kernel(&mut self, layout: &Layout, symbols: &Symbols) {
+    pub(super) fn note_kernel(&mut self, layout: &Layout) {
         let source = self.kernel.source().to_owned();
         let release = self
             .kernel
@@ -104,7 +105,11 @@ impl Linux<'_, '_> {
             let source = self.location.source.clone();
             self.fact("kernel image", format!("{pa:#x}"), source);
         }
-        self.fact("symbols", symbols.len().to_string(), source);
+        let named = match names_data(self.kernel) {
+            true => "functions and data",
+            false => "functions",
+        };
+        self.fact("symbols", named.to_owned(), source);
         match self.kernel.types() {
             Ok(from) => {
                 let from = from.to_owned();

@@ -185,7 +185,7 @@ fn of_vms(kernel: &mut Kernel, vms: &[Vm], pool_lock: u64) -> Vec<Place> {
 }
 
 /// Whatever else of EL2 is called a lock and has the size of one, by its own name.
-fn others(memory: &Memory<'_>, kernel: &Kernel, known: &[Place]) -> Vec<Place> {
+fn others(memory: &Memory<'_>, kernel: &mut Kernel, known: &[Place]) -> Vec<Place> {
     let mut places = Vec::new();
     for symbol in kernel.symbols().iter() {
         let Some(name) = symbol.name.strip_prefix(NVHE) else {
@@ -203,6 +203,8 @@ fn others(memory: &Memory<'_>, kernel: &Kernel, known: &[Place]) -> Vec<Place> {
         }
     }
     places.truncate(MAX_OTHERS);
+    // Asked for by name, so that a snapshot remembers them.
+    places.retain(|place| kernel.symbol(&place.symbol).is_some());
     places
 }
 
