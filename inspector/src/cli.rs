@@ -56,6 +56,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Tui(tui) => {
+            catch_interrupts()?;
             crate::tui::run(arguments.opener(&tui.target.target), tui.options())?;
             Ok(ExitCode::SUCCESS)
         }

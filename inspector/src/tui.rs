@@ -33,12 +33,14 @@ mod testing;
 mod tests;
 
 use crate::session;
+use crate::target::cancellation;
 use anyhow::Context;
 use guard::Guard;
 use ratatui::crossterm::clipboard::CopyToClipboard;
 use ratatui::crossterm::{event, execute};
 use state::{Effect, Event, State};
 use std::io::{self, IsTerminal, stdin, stdout};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -76,7 +78,7 @@ enum Wake {
 /// Shows the machine until the user leaves.
 ///
 /// The machine is opened before the terminal is taken, so that a target that is not there is one
-/// error and no flicker.
+/// error and no flicker. Who calls this catches the signals that end a process until then.
 ///
 /// # Errors
 /// The target cannot be opened, or there is no terminal.
@@ -160,6 +162,8 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.tell(Command::Quit);
+        // It may be waiting for a server that is silent.
+        cancellation().store(true, Ordering::Relaxed);
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
@@ -176,8 +180,8 @@ fn ask_light() -> bool {
 fn listen(sender: Sender<Wake>) -> io::Result<()> {
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
-        let mut signals = signal_hook::iterator::Signals::new([SIGTSTP, SIGTERM, SIGHUP])?;
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTSTP, SIGINT, SIGTERM, SIGHUP])?;
         let sender = sender.clone();
         std::thread::Builder::new()
             .name("signals".into())

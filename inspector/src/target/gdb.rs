@@ -56,16 +56,12 @@ impl Gdb {
     /// # Errors
     /// Nothing listens there, it is silent, it is no gdb server, or none of the two known ones.
     pub fn attach(target: &str, address: &Address, timeout: Duration) -> Result<Self, TargetError> {
-        let mut link = Link::connect(target, address, timeout)?;
-        let hello = link.greet("greeting the gdb server", HELLO)?;
-        // A server stops a machine that runs, by SIGINT, and says so before it answers: QEMU when a client connects, hyp
-        // when it is greeted.
-        let found_running = link
-            .take_stop()
-            .is_some_and(|stop| stop.starts_with(b"T02"));
-        let packet_size = packet_size(&hello);
         // From here on an error drops `machine`, which leaves it as found.
-        let mut machine = Machine::new(link, found_running);
+        let mut machine = Machine::new(Link::connect(target, address, timeout)?);
+        let hello = machine.link.greet("greeting the gdb server", HELLO)?;
+        machine.take_found();
+        let found_running = machine.found_running();
+        let packet_size = packet_size(&hello);
         let stale_mode = qemu::leave_physical_mode(&mut machine.link)?;
         let mut traces = match stale_mode {
             Some(_) => Some(Traces::find(&mut machine)?),

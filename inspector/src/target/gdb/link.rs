@@ -21,6 +21,8 @@ pub(super) struct Link {
     stop: Option<Vec<u8>>,
     /// Requests sent, replies not seen.
     outstanding: usize,
+    /// Whether the first question was answered.
+    greeted: bool,
     /// The most requests outstanding, at least 1.
     depth: usize,
 }
@@ -36,8 +38,14 @@ impl Link {
             wire: Wire::connect(target, address, timeout)?,
             stop: None,
             outstanding: 0,
+            greeted: false,
             depth: OUTSTANDING,
         })
+    }
+
+    /// Whether the first question was answered.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// What the user asked for.
@@ -63,13 +71,18 @@ impl Link {
     /// From here on waits are short, and a cancellation does not end them; replies still owed are done away with.
     pub(super) fn begin_leaving(&mut self, doing: &str) -> Result<(), TargetError> {
         self.wire.begin_leaving();
-        if self.outstanding > 0 {
-            self.resynchronise(doing).inspect_err(|_| {
-                // One try is enough to find out that nobody answers any more.
-                self.wire.give_up();
-            })?;
+        self.settle(doing).inspect_err(|_| {
+            // One try is enough to find out that nobody answers any more.
+            self.wire.give_up();
+        })
+    }
+
+    /// Does away with the replies that an exchange that was broken off is owed. On a machine that runs it could not be done.
+    pub(super) fn settle(&mut self, doing: &str) -> Result<(), TargetError> {
+        match self.outstanding {
+            0 => Ok(()),
+            _ => self.resynchronise(doing),
         }
-        Ok(())
     }
 
     /// The stop reply that came without being asked for, once.
@@ -85,6 +98,18 @@ impl Link {
     /// Asks the very first question, and takes its answer for one by its form: where the server cannot see that a client
     /// is gone (behind a serial console), what that client left unanswered is answered to the next.
     pub(super) fn greet(&mut self, doing: &str, hello: &str) -> Result<Vec<u8>, TargetError> {
+        let answer = self.try_greet(doing, hello);
+        match &answer {
+            Ok(_) => (self.greeted, self.outstanding) = (true, 0),
+            Err(TargetError::Cancelled { .. }) => {}
+            // Nobody is there who would have to be left.
+            Err(_) => self.wire.give_up(),
+        }
+        answer
+    }
+
+    fn try_greet(&mut self, doing: &str, hello: &str) -> Result<Vec<u8>, TargetError> {
+        self.outstanding = 1;
         self.wire.greet(doing, hello)?;
         for _ in 0..STALE {
             let packet = self.wire.packet(doing)?;
@@ -159,12 +184,15 @@ impl Link {
     fn resynchronise(&mut self, doing: &str) -> Result<(), TargetError> {
         let marker = ["qC".to_owned()];
         self.wire.send(doing, &marker)?;
-        for _ in 0..self.outstanding + RESTARTS {
+        // One request of the monitor has many replies.
+        for _ in 0..STALE {
             let packet = self.wire.packet(doing)?;
-            if is_stop(&packet) {
-                // The marker itself was lost on a machine that ran.
+            if packet.starts_with(b"T02") {
                 self.stop = Some(packet);
-                self.wire.send(doing, &marker)?;
+                // The marker itself was lost on a machine that ran; but not where connecting has stopped it.
+                if self.greeted {
+                    self.wire.send(doing, &marker)?;
+                }
             } else if packet.starts_with(b"QC") {
                 self.outstanding = 0;
                 return self.wire.acknowledge(doing);

@@ -67,22 +67,31 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// A machine that attaching has stopped, if it ran before.
-    pub(super) fn new(link: Link, found_running: bool) -> Self {
-        let reason = match found_running {
-            true => "stopped by attaching",
-            false => "found stopped",
-        };
+    /// A machine that attaching stops, if it runs.
+    pub(super) fn new(link: Link) -> Self {
         Self {
             link,
             threads: Vec::new(),
             state: RunState::Stopped {
                 cpu: None,
-                reason: reason.to_owned(),
+                reason: "found stopped".to_owned(),
             },
-            found_running,
+            found_running: false,
             ran_before: false,
             mark: None,
+        }
+    }
+
+    /// Takes in whether the machine ran. A server stops one that does, by SIGINT, and says so before it answers: QEMU when
+    /// a client connects, hyp when it is greeted.
+    pub(super) fn take_found(&mut self) {
+        let stop = self.link.take_stop();
+        self.found_running = stop.is_some_and(|stop| stop.starts_with(b"T02"));
+        if self.found_running {
+            self.state = RunState::Stopped {
+                cpu: None,
+                reason: "stopped by attaching".to_owned(),
+            };
         }
     }
 
@@ -107,6 +116,7 @@ impl RunControl for Machine {
 
     fn resume(&mut self) -> Result<(), TargetError> {
         if matches!(self.state, RunState::Stopped { .. }) {
+            self.link.settle("letting the machine run")?;
             self.link.send_only("letting the machine run", "vCont;c")?;
             self.state = RunState::Running;
         }
@@ -157,6 +167,9 @@ impl Machine {
     fn leave(&mut self) -> Result<(), TargetError> {
         let doing = "leaving the machine as it was found";
         self.link.begin_leaving(doing)?;
+        if !self.link.is_greeted() {
+            self.take_found();
+        }
         let running = self.state == RunState::Running;
         let runs_on = self.found_running || running && self.ran_before;
         // On a machine that runs, no mark can be removed.

@@ -1,0 +1,287 @@
+//! A machine on QEMU is left as it was found, however the inspector ends; what is left where it is killed, the next one
+//! puts in order and tells of.
+
+use client::Client;
+use fixtures::qemu::{Boot, Machine};
+use fixtures::terminal::{Look, Terminal};
+use fixtures::{Finally, Kernel};
+use proxy::{Proxy, Session};
+use run::{Ran, inspector};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+#[path = "../support/client.rs"]
+#[expect(dead_code, reason = "shared with tests that ask for more")]
+mod client;
+mod proxy;
+#[path = "../support/run.rs"]
+#[expect(dead_code, reason = "shared with tests that ask for more")]
+mod run;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const INSPECTOR: &str = env!("CARGO_BIN_EXE_inspector");
+/// The breakpoints by which an inspector tells that it is there: the machine ran before, or it stood.
+const MARKS: [&str; 2] = ["1,696e737065637452,4", "1,696e737065637453,4"];
+
+/// A machine, and what its sessions are told besides its address.
+struct Subject {
+    machine: Machine,
+    options: Vec<String>,
+}
+
+impl Subject {
+    fn arguments(&self, address: &str) -> Vec<String> {
+        let words = ["list", address].map(str::to_owned);
+        words.into_iter().chain(self.options.clone()).collect()
+    }
+
+    fn list(&self) -> Ran {
+        inspector(self.arguments(self.machine.gdb()))
+    }
+}
+
+/// A machine whose init keeps CPU 0 busy.
+fn boot(kernel: Kernel) -> Machine {
+    let boot = Boot::linux(kernel).expect("a kernel");
+    let boot = boot.cpus(2).finally(Finally::Spin);
+    let mut machine = boot.start().expect("QEMU starts");
+    machine.wait_for("init: spins", LIMIT).expect("init runs");
+    machine
+}
+
+/// As a client finds a machine, which stands from then on.
+fn look(machine: &Machine) -> (Client, bool) {
+    let mut client = Client::connect(machine.gdb());
+    // Only a machine that ran says that it stops, before it answers anything.
+    client.send("qqemu.PhyMemMode");
+    let first = client.packet();
+    let runs = first.starts_with(b"T02");
+    let mode = if runs { client.packet() } else { first };
+    assert_eq!(mode, b"0", "physical memory mode");
+    for mark in MARKS {
+        assert_eq!(client.ask(&format!("z{mark}")), b"E22", "a mark");
+    }
+    (client, runs)
+}
+
+/// Lets it run or has it stand.
+fn set(machine: &Machine, runs: bool) {
+    let (mut client, _) = look(machine);
+    if runs {
+        client.order("D;1");
+    }
+}
+
+/// Nothing is left in it, and it runs or stands.
+fn assert_left(machine: &Machine, runs: bool, by: &str) {
+    let (mut client, ran) = look(machine);
+    assert_eq!(ran, runs, "runs after {by}");
+    if runs {
+        client.order("D;1");
+    }
+}
+
+fn send_signal(name: &str, process: u32) {
+    let status = Command::new("kill")
+        .args([name, &process.to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
+/// One session of the command line through a proxy, which after `moment` requests sends it a signal.
+fn session(subject: &Subject, moment: usize, signal: &str) -> (Session, Child) {
+    let proxy = Proxy::new(subject.machine.gdb());
+    let child = Command::new(INSPECTOR)
+        .args(subject.arguments(proxy.address()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let disturb = || send_signal(signal, child.id());
+    let session = proxy.serve(moment, disturb, signal == "-KILL");
+    (session, child)
+}
+
+/// The moments of a session at which to disturb it: every request of attaching and leaving that is not one of many like
+/// it, and some of the others.
+fn moments(requests: &[String]) -> Vec<usize> {
+    let plain = |request: &String| {
+        request.starts_with(['m', 'p', 'g', 'H']) || request.starts_with("qXfer")
+    };
+    let edges = (1..=requests.len()).filter(|&moment| {
+        let mut around = requests[moment - 1..].iter().take(2);
+        around.any(|request| !plain(request)) || moment % 101 == 0
+    });
+    let attaching = requests.iter().position(|request| request == "?");
+    let always = attaching.map_or(0, |last| last + 3);
+    let end = requests.len();
+    edges
+        .enumerate()
+        .filter(|(index, moment)| *moment <= always || *moment + 3 > end || index % 5 == 0)
+        .map(|(_, moment)| moment)
+        .collect()
+}
+
+fn linux(kernel: Kernel) -> Subject {
+    Subject {
+        machine: boot(kernel),
+        options: Vec::new(),
+    }
+}
+
+fn command_line(subject: &Subject) {
+    let machine = &subject.machine;
+    for runs in [true, false] {
+        set(machine, runs);
+        let (whole, mut child) = session(subject, usize::MAX, "");
+        child.wait().expect("it ends");
+        assert_left(machine, runs, "its end");
+        let moments = moments(&whole.requests);
+        assert!(moments.len() > 10, "{:?}", whole.requests);
+        for (index, &moment) in moments.iter().enumerate() {
+            let signal = ["-INT", "-TERM", "-HUP"][index % 3];
+            let (_, mut child) = session(subject, moment, signal);
+            child.wait().expect("it ends");
+            assert_left(machine, runs, &format!("{signal} after {moment}"));
+        }
+        for moment in moments {
+            set(machine, runs);
+            killed(subject, runs, moment);
+        }
+    }
+}
+
+/// Kills a session, and sees what the next one says and leaves.
+fn killed(subject: &Subject, runs: bool, moment: usize) {
+    let (left, mut child) = session(subject, moment, "-KILL");
+    child.wait().expect("it ends");
+    let by = format!("-KILL after {moment}: {:?}", left.requests.last());
+    let said = subject.list().stderr;
+    let told = said.contains("was killed");
+    assert_eq!(told, left.physical || left.marked, "{by}: {said}");
+    let mode = said.contains("physical memory mode was still on");
+    assert_eq!(mode, left.physical, "{by}: {said}");
+    let stands_since = said.contains("ran before that inspector came");
+    assert_eq!(stands_since, runs && left.marked, "{by}: {said}");
+    // A machine that ran was stopped by connecting, and stands unless the last thing it was told is to run.
+    assert_left(&subject.machine, left.detached, &by);
+    let said = subject.list().stderr;
+    assert!(!said.contains("was killed"), "{by}: {said}");
+}
+
+#[test]
+fn qemu_linux_6_1_is_left_as_found_by_the_command_line() {
+    command_line(&linux(Kernel::Linux61));
+}
+
+#[test]
+fn qemu_linux_7_is_left_as_found_by_the_command_line() {
+    command_line(&linux(Kernel::Linux7));
+}
+
+#[test]
+fn qemu_hyp_is_left_as_found_by_the_command_line() {
+    let boot = Boot::hyp().expect("the image builds").cpus(2);
+    let mut machine = boot.start().expect("QEMU starts");
+    machine.wait_for("round 3 done", LIMIT).expect("it runs");
+    let image = machine.image().hyp.display().to_string();
+    command_line(&Subject {
+        machine,
+        options: vec!["--image".to_owned(), image],
+    });
+}
+
+fn tui(machine: &Machine) -> Terminal {
+    let arguments = ["tui", machine.gdb(), "--background", "dark"];
+    let look = Look::dark(120, 40);
+    Terminal::start(Path::new(INSPECTOR), &arguments, Path::new("/"), look).expect("it starts")
+}
+
+/// By keys, or from outside.
+fn end(terminal: &mut Terminal, how: &str) {
+    if how.starts_with('-') {
+        let process = terminal.foreground().expect("it runs");
+        send_signal(how, process.try_into().expect("a process"));
+    } else {
+        terminal.send(how).expect("it reads");
+    }
+    terminal.wait_end().expect("it ends");
+}
+
+fn screen(kernel: Kernel) {
+    let machine = boot(kernel);
+    for runs in [true, false] {
+        set(&machine, runs);
+        for how in ["q", "\x03", "-TERM", "-INT", "-HUP"] {
+            let mut terminal = tui(&machine);
+            terminal.wait_for("capture 1,").expect("a capture");
+            end(&mut terminal, how);
+            assert_left(&machine, runs, how);
+            let mut terminal = tui(&machine);
+            terminal.wait_for("capture 1,").expect("a capture");
+            terminal.send("c").expect("it reads");
+            terminal.wait_for("running").expect("it runs");
+            end(&mut terminal, how);
+            assert_left(&machine, runs, &format!("c and {how}"));
+        }
+    }
+    // Killed, it leaves a machine that stands; what continues it then, lets it run.
+    set(&machine, true);
+    for (how, runs) in [("q", false), ("cq", true)] {
+        set(&machine, true);
+        let mut terminal = tui(&machine);
+        terminal.wait_for("capture 1,").expect("a capture");
+        end(&mut terminal, "-KILL");
+        let mut terminal = tui(&machine);
+        terminal
+            .wait_for("inspector was killed")
+            .expect("it says so");
+        terminal.wait_for("capture 1,").expect("a capture");
+        end(&mut terminal, how);
+        assert_left(&machine, runs, how);
+    }
+}
+
+#[test]
+fn qemu_linux_6_1_is_left_as_found_by_the_tui() {
+    screen(Kernel::Linux61);
+}
+
+#[test]
+fn qemu_linux_7_is_left_as_found_by_the_tui() {
+    screen(Kernel::Linux7);
+}
+
+/// Where CPU 0 stands: the 33rd register of eight bytes.
+fn pc(client: &mut Client) -> u64 {
+    client.order("Hg1");
+    let general = String::from_utf8(client.ask("g")).expect("text");
+    u64::from_str_radix(&general[32 * 16..33 * 16], 16)
+        .expect("it is known")
+        .swap_bytes()
+}
+
+#[test]
+fn qemu_breakpoints_of_another_client_are_cleared() {
+    for kernel in Kernel::ALL {
+        let machine = boot(kernel);
+        let mut client = Client::connect(machine.gdb());
+        client.ask("qSupported");
+        let at = pc(&mut client);
+        client.order(&format!("Z0,{at:x},4"));
+        // Init's loop comes there again.
+        client.send("vCont;c");
+        assert!(client.stop().starts_with("T05"));
+        drop(client);
+        let ran = inspector(["list", machine.gdb()]);
+        let says = format!("CPU 0 stands at a breakpoint that an earlier client left, at {at:#x}");
+        assert!(ran.stderr.contains(&says), "{}", ran.stderr);
+        let (mut client, runs) = look(&machine);
+        assert!(!runs);
+        assert_eq!(client.ask(&format!("z0,{at:x},4")), b"E22");
+        drop(client);
+        let ran = inspector(["list", machine.gdb()]);
+        assert!(!ran.stderr.contains("breakpoint"), "{}", ran.stderr);
+    }
+}
