@@ -1,5 +1,6 @@
 //! DWARF, unit by unit: only the units that are needed are parsed.
 
+use super::NAME_LIMIT;
 use gimli::{
     AttributeValue, DebugInfoOffset, DwTag, EndianArcSlice, LittleEndian, Reader, Section,
     SectionId, UnitHeader, UnitOffset,
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 type Bytes = EndianArcSlice<LittleEndian>;
 type Unit = gimli::Unit<Bytes>;
-type Die = gimli::DebuggingInformationEntry<Bytes>;
+pub(super) type Die = gimli::DebuggingInformationEntry<Bytes>;
 
 /// The debug information of one file.
 pub(super) struct Dwarf {
@@ -206,6 +207,12 @@ impl Dwarf {
         }
     }
 
+    /// The entry of the first unit itself.
+    pub(super) fn root(&self) -> Option<TypeRef> {
+        let entry = UnitOffset(self.headers.first()?.header_size());
+        Some(TypeRef { unit: 0, entry })
+    }
+
     pub(super) fn name_of(&mut self, of: TypeRef) -> Option<String> {
         let (unit, die) = self.die(of).ok()?;
         self.text(&unit, &die, gimli::DW_AT_name)
@@ -213,6 +220,10 @@ impl Dwarf {
 
     pub(super) fn text(&self, unit: &Unit, die: &Die, name: gimli::DwAt) -> Option<String> {
         let text = self.dwarf.attr_string(unit, die.attr_value(name)?).ok()?;
+        // A string that has lost its end would be copied again and again.
+        if text.len() > NAME_LIMIT {
+            return None;
+        }
         Some(text.to_string_lossy().ok()?.into_owned())
     }
 

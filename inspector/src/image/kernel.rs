@@ -8,6 +8,7 @@ mod ctypes;
 mod index;
 mod notes;
 mod types;
+mod units;
 mod vmlinux;
 
 pub use types::Field;

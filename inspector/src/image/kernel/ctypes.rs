@@ -4,7 +4,7 @@ use super::Field;
 
 /// No sound type nests typedefs, qualifiers, arrays or anonymous records deeper; a damaged one may have a cycle.
 const DEPTH_LIMIT: usize = 32;
-/// How many members one question may look at: a damaged graph may share its anonymous records without end.
+/// How many members one question may decode: a damaged graph may share its anonymous records without end.
 const MEMBER_LIMIT: usize = 1 << 16;
 
 /// One type, as far as layouts need it.
@@ -119,8 +119,9 @@ fn member<G: Graph>(
     let Node::Record { members, .. } = strip(graph, record)? else {
         return None;
     };
+    // What was decoded counts, looked at or not.
+    *budget = budget.checked_sub(members.len().max(1))?;
     for member in members {
-        *budget = budget.checked_sub(1)?;
         if member.name.as_deref() == Some(name) {
             return Some(Found { base: 0, member });
         }

@@ -120,7 +120,7 @@ fn a_kernel_without_types_says_so() {
     for (types, message) in [
         (
             None,
-            "describes no types (it has no BTF): give the vmlinux of its debug package",
+            "describes no types (it has neither BTF nor DWARF): give the vmlinux of its debug package",
         ),
         (
             Some(b"\x9f\xeb".to_vec()),

@@ -1,6 +1,7 @@
 //! Types of a kernel, by whichever format describes them.
 
 use super::btf::Btf;
+use super::units::Units;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,11 +28,17 @@ pub(super) struct Answers {
     enumerations: BTreeMap<String, Vec<(String, i64)>>,
 }
 
+/// What describes types.
+enum Format {
+    Btf(Btf),
+    Dwarf(Units),
+}
+
 /// The types of one kernel.
 pub(crate) struct KernelTypes {
     source: String,
     /// `None` when a snapshot remembers the answers.
-    format: Option<Btf>,
+    format: Option<Format>,
     used: Answers,
 }
 
@@ -40,7 +47,16 @@ impl KernelTypes {
     pub(crate) fn btf(btf: Btf, source: &str) -> Self {
         Self {
             source: format!("BTF of {source}"),
-            format: Some(btf),
+            format: Some(Format::Btf(btf)),
+            used: Answers::default(),
+        }
+    }
+
+    /// Types of the debug information that `source` had.
+    pub(super) fn dwarf(units: Units, source: &str) -> Self {
+        Self {
+            source: format!("DWARF of {source}"),
+            format: Some(Format::Dwarf(units)),
             used: Answers::default(),
         }
     }
@@ -69,7 +85,10 @@ impl KernelTypes {
         if found.is_some() {
             return found.copied();
         }
-        let found = self.format.as_mut()?.field(path)?;
+        let found = match self.format.as_mut()? {
+            Format::Btf(btf) => btf.field(path),
+            Format::Dwarf(units) => units.field(path),
+        }?;
         self.used.fields.insert(path.to_owned(), found);
         Some(found)
     }
@@ -79,7 +98,10 @@ impl KernelTypes {
         if found.is_some() {
             return found.copied();
         }
-        let found = self.format.as_mut()?.size_of(record)?;
+        let found = match self.format.as_mut()? {
+            Format::Btf(btf) => btf.size_of(record),
+            Format::Dwarf(units) => units.size_of(record),
+        }?;
         self.used.sizes.insert(record.to_owned(), found);
         Some(found)
     }
@@ -89,7 +111,10 @@ impl KernelTypes {
         if found.is_some() {
             return found.cloned();
         }
-        let found = self.format.as_mut()?.enumerators(enumeration)?;
+        let found = match self.format.as_mut()? {
+            Format::Btf(btf) => btf.enumerators(enumeration),
+            Format::Dwarf(units) => units.enumerators(enumeration),
+        }?;
         self.used
             .enumerations
             .insert(enumeration.to_owned(), found.clone());

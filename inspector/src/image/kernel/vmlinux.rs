@@ -3,6 +3,7 @@
 
 use super::btf::Btf;
 use super::contents::{Contents, Loaded};
+use super::units::Units;
 use super::{Kernel, KernelTypes, NVHE, Symbol};
 use crate::addr::Span;
 use crate::image::{ImageError, NAME_LIMIT};
@@ -66,8 +67,12 @@ pub(super) fn open(path: &Path) -> Result<Option<Kernel>, ImageError> {
             .and_then(Btf::parse)
             .map(|btf| KernelTypes::btf(btf, &source))
             .map_err(|reason| format!("the types in {source} cannot be read: {reason}")),
+        None if elf.section_by_name(".debug_info").is_some() => units(&elf, &file, &symbols)
+            .map(|units| KernelTypes::dwarf(units, &source))
+            .map_err(|reason| format!("the types in {source} cannot be read: {reason}")),
         None => Err(format!(
-            "{source} describes no types (it has no BTF): give the vmlinux of its debug package"
+            "{source} describes no types (it has neither BTF nor DWARF): \
+             give the vmlinux of its debug package"
         )),
     };
     let loaded = loaded(&elf);
@@ -107,6 +112,16 @@ fn symbols(elf: &Vmlinux<'_>) -> Vec<Symbol> {
         })
     };
     table.iter().filter_map(symbol).collect()
+}
+
+/// The debug information of EL2.
+fn units(elf: &Vmlinux<'_>, file: &File, symbols: &[Symbol]) -> Result<Units, String> {
+    let address = |name: &str| {
+        let symbol = symbols.iter().find(|symbol| symbol.name == name)?;
+        Some(symbol.address)
+    };
+    let section = |id: gimli::SectionId| elf.section_by_name(id.name())?.file_range();
+    Units::load(address, section, |at, size| read(file, at, size))
 }
 
 /// What the file has of memory, by its program headers.
