@@ -23,7 +23,7 @@ use crate::addr::Span;
 use crate::arch::regime::Regime;
 use crate::arch::walk::{self, walk_all};
 use crate::image::Images;
-use crate::image::kernel::Kernel;
+use crate::image::kernel::{GUEST_RAM, Kernel};
 use crate::model::{Cpu, Fact, Pool, RegimeCapture, Symbols, System};
 use crate::target::{Target, TargetError};
 use joint::{name_lenders, with_pages};
@@ -124,7 +124,10 @@ fn find(
         let id = kernel
             .build_id()
             .map_or_else(|| "none".to_owned(), locate::hex);
-        refused = Some((kernel.source().to_owned(), id));
+        // One found in RAM is of a machine that has started again since.
+        if kernel.source() != GUEST_RAM {
+            refused = Some((kernel.source().to_owned(), id));
+        }
     }
     let found = locate::in_memory(memory, images, vectors, backed, problems)?;
     if let Some((file, id)) = refused {

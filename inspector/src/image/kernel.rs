@@ -2,29 +2,42 @@
 //!
 //! Addresses here are as linked. Where the kernel runs, the hypervisor layer finds out.
 
+mod anchor;
 pub mod btf;
 mod contents;
 mod ctypes;
 mod index;
+mod kallsyms;
 mod notes;
+mod parts;
+mod ram;
+mod raw;
+mod signs;
 mod types;
 mod units;
 mod vmlinux;
 
+pub(crate) use ram::{ReadPhys, find as find_in_ram};
 pub use types::Field;
 pub(crate) use types::KernelTypes;
 
 use super::{ImageError, Symbol};
 use crate::addr::Span;
+use crate::target::TargetError;
+use btf::Btf;
 use contents::Contents;
 use index::Index;
 pub(super) use notes::KernelNotes;
 use notes::{Piece, Used};
+use parts::Parts;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The names of EL2's own objects begin so in the symbol table; in the types they have their plain names.
 pub const NVHE: &str = "__kvm_nvhe_";
+
+/// The source of a kernel that was found in the machine's memory.
+pub(crate) const GUEST_RAM: &str = "guest RAM";
 
 /// One kernel.
 pub struct Kernel {
@@ -36,6 +49,15 @@ pub struct Kernel {
     types: Result<KernelTypes, String>,
     contents: Contents,
     used: Used,
+}
+
+/// A kernel that was found in a machine's RAM.
+pub(crate) struct InRam {
+    pub(crate) kernel: Kernel,
+    /// Physical − linked, wrapping, where the memory itself tells it.
+    pub(crate) image_offset: Option<u64>,
+    /// What was not found of it, in sentences.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Kernel {
@@ -53,7 +75,43 @@ impl Kernel {
 
     /// Opens a kernel; `None` when the file is something else.
     pub(super) fn probe(path: &Path) -> Result<Option<Self>, ImageError> {
-        vmlinux::open(path)
+        if let Some(kernel) = vmlinux::open(path)? {
+            return Ok(Some(kernel));
+        }
+        let parts = raw::open(path)?;
+        Ok(parts.map(|parts| Self::of_parts(&path.display().to_string(), parts)))
+    }
+
+    /// The kernel in a machine's RAM, by a physical address in its code. `None` when there is none.
+    ///
+    /// # Errors
+    /// The link failed.
+    pub(crate) fn in_ram(
+        read: &mut ReadPhys<'_>,
+        ram: &[Span],
+        near: u64,
+    ) -> Result<Option<InRam>, TargetError> {
+        let found = ram::kernel(read, ram, near)?;
+        if found.parts.symbols.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(InRam {
+            image_offset: found.offset,
+            missing: found.parts.missing.clone(),
+            kernel: Self::of_parts(GUEST_RAM, found.parts),
+        }))
+    }
+
+    fn of_parts(source: &str, parts: Parts) -> Self {
+        let types = match parts.btf {
+            Some(btf) => Btf::parse(btf).map(|btf| KernelTypes::btf(btf, source)),
+            None => Err(format!("{source} has no BTF")),
+        };
+        Self {
+            release: parts.release,
+            build_id: parts.build_id,
+            ..Self::new(source.to_owned(), parts.symbols, types)
+        }
     }
 
     /// A kernel of which names are known, in any order, and maybe types.

@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use crate::addr::Span;
 use crate::image::Images;
-use crate::image::kernel::Kernel;
+use crate::image::kernel::{Kernel, find_in_ram};
 use crate::model::Cpu;
 use crate::target::TargetError;
 
@@ -18,6 +18,8 @@ const VECTOR_SIZE: u64 = 0x800;
 /// A kernel's image begins at a multiple of this (Documentation/arch/arm64/booting.rst asks for 2 MiB; a relocated one by
 /// EFI keeps 64 KiB).
 const IMAGE_ALIGN: u64 = 0x1_0000;
+/// Bytes read to find a kernel that nothing leads to: over a link that takes some seconds.
+const SEARCH_LIMIT: u64 = 512 << 20;
 /// The notes of a kernel are a few dozen bytes.
 const NOTES_LIMIT: u64 = 4096;
 
@@ -198,15 +200,39 @@ pub(super) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The kernel out of guest RAM.
+/// Looks for a kernel in guest RAM, where nothing else tells its names: around EL2's vectors, which are part of it, or
+/// everywhere. Leaves it in `images`.
 pub(super) fn in_memory(
-    _memory: &mut Memory<'_>,
-    _images: &mut Images,
-    _vectors: &[(usize, u64, u64)],
-    _backed: &[Span],
-    _problems: &mut Vec<String>,
+    memory: &mut Memory<'_>,
+    images: &mut Images,
+    vectors: &[(usize, u64, u64)],
+    backed: &[Span],
+    problems: &mut Vec<String>,
 ) -> Result<Option<Location>, TargetError> {
-    Ok(None)
+    let target = &mut memory.target;
+    let mut read = |spans: &[Span]| target.read_phys(spans);
+    let near = match vectors.first() {
+        Some((_, _, pa)) => Some(*pa),
+        None => find_in_ram(&mut read, backed, SEARCH_LIMIT)?,
+    };
+    let Some(near) = near else {
+        return Ok(None);
+    };
+    let Some(mut found) = Kernel::in_ram(&mut read, backed, near)? else {
+        return Ok(None);
+    };
+    let by_vectors = by_vectors(&mut found.kernel, vectors).into_iter().next();
+    let by_names = found.image_offset.map(|image_offset| Location {
+        image_offset,
+        hyp_offset: None,
+        source: "where its table of names lies in RAM".to_owned(),
+    });
+    let location = by_vectors.or(by_names);
+    if location.is_some() {
+        problems.extend(found.missing);
+        images.set_kernel(found.kernel);
+    }
+    Ok(location)
 }
 
 #[cfg(test)]
