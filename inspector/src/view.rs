@@ -9,8 +9,10 @@
 //! | where does an address lead | [`walk()`] | [`walk_table`] |
 //! | locks, what was found | [`model::System`](crate::model::System) itself | [`locks_table`], [`info_table`] |
 //! | CPUs | the same | [`cpus_table`], [`calls_table`], [`registers_table`] |
+//! | what brought a CPU to EL2 | [`abort()`] | [`aborts_table`] |
 //! | VMs | the same | [`vms_table`], [`vcpus_table`], [`vm_table`] |
 
+mod aborts;
 mod cpus;
 mod info;
 mod locks;
@@ -20,6 +22,7 @@ mod runs;
 mod vms;
 mod walk;
 
+pub use aborts::{Abort, abort, aborts_table};
 pub use cpus::{TRANSLATION_REGISTERS, calls_table, cpus_table, registers_table};
 pub use info::{info_table, problems};
 pub use locks::{inferred_table, locks_table};
@@ -29,7 +32,7 @@ pub use page::{
 };
 pub use runs::{Run, RunFilter, runs, runs_table};
 pub use vms::{vcpus_table, vm_table, vms_table};
-pub use walk::{WalkView, shape_name, walk, walk_table};
+pub use walk::{WalkView, end_name, shape_name, walk, walk_table};
 
 use crate::model::{Entry, JointOwner, Owner, State};
 

@@ -12,6 +12,23 @@ pub fn ipa(hpfar: u64, far: u64) -> u64 {
     (hpfar & 0xffff_ffff_fff0) << 8 | far & 0xfff
 }
 
+/// Whether an exception taken to EL2 is an instruction or data abort from EL1 or EL0.
+pub fn is_abort_from_below(esr: u64) -> bool {
+    matches!(esr >> 26 & 0x3f, 0x20 | 0x24)
+}
+
+/// The intermediate physical address of a stage-2 abort, where `HPFAR_EL2` is known to be its own: not so for a permission
+/// fault outside of a walk (DDI 0487, HPFAR_EL2). On a stage-1 walk it is that of the table, as near as its page.
+pub fn faulting_ipa(esr: u64, hpfar: u64, far: u64) -> Option<u64> {
+    /// `ISS.S1PTW`.
+    const WALK: u64 = 1 << 7;
+    let translation_or_access = matches!(esr & 0x3f, 0b00_0000..=0b00_1011 | 0b10_1001..=0b10_1100);
+    match esr & WALK != 0 {
+        true => Some(ipa(hpfar, 0)),
+        false => translation_or_access.then(|| ipa(hpfar, far)),
+    }
+}
+
 /// What raised an exception: the EC field in words.
 pub fn class(esr: u64) -> &'static str {
     let ec = esr >> 26 & 0x3f;

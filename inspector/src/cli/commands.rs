@@ -210,15 +210,22 @@ impl Context<'_> {
     }
 
     fn cpus(&self) -> Parts {
-        let document = self
-            .document("cpus", "cpus")
-            .elements(self.system.cpus.iter().map(json::cpu));
+        let document = self.document("cpus", "cpus").elements(
+            self.system
+                .cpus
+                .iter()
+                .map(|cpu| json::cpu(self.system, cpu)),
+        );
         let mut tables = vec![untitled(view::cpus_table(self.system))];
         let called = self.system.cpus.iter().filter(|cpu| !cpu.calls.is_empty());
         tables.extend(called.map(|cpu| {
             let heading = format!("backtrace of CPU {}", cpu.number);
             (heading, view::calls_table(cpu))
         }));
+        tables.extend(
+            view::aborts_table(self.system)
+                .map(|table| ("last aborts taken to EL2".to_owned(), table)),
+        );
         tables.push(untitled(view::registers_table(self.system)));
         (document, tables)
     }

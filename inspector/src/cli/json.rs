@@ -1,13 +1,13 @@
 //! The things of a capture as JSON objects: names and forms of the contract.
 
-use crate::arch::fields;
 use crate::arch::regime::{Regime, Stage};
 use crate::arch::walk::{Attributes, End, Step};
+use crate::arch::{esr, fields};
 use crate::model::{
     Cpu, Entry, HolderSource, Hypervisor, HypervisorKind, JointOwner, Lock, OwnerRange, Pool,
     RegimeCapture, Section, System, Tickets, Vm, VmPages, VmState,
 };
-use crate::view::{self, PageView, Run, TRANSLATION_REGISTERS, WalkView};
+use crate::view::{self, Abort, PageView, Run, TRANSLATION_REGISTERS, WalkView};
 use serde_json::{Map, Value, json};
 
 fn hex(value: u64) -> Value {
@@ -168,7 +168,7 @@ pub(super) fn lock(lock: &Lock) -> Value {
     })
 }
 
-pub(super) fn cpu(cpu: &Cpu) -> Value {
+pub(super) fn cpu(system: &System, cpu: &Cpu) -> Value {
     let registers: Map<String, Value> = TRANSLATION_REGISTERS
         .iter()
         .map(|name| ((*name).to_owned(), hex_or_null(cpu.registers.get(name))))
@@ -189,7 +189,23 @@ pub(super) fn cpu(cpu: &Cpu) -> Value {
         "stage2": cpu.stage2,
         "vcpu": vcpu,
         "calls": calls,
+        "abort": view::abort(system, cpu).as_ref().map(abort),
         "registers": registers,
+    })
+}
+
+fn abort(abort: &Abort<'_>) -> Value {
+    let now = abort.now.as_ref();
+    json!({
+        "what": esr::describe(abort.esr),
+        "esr": hex(abort.esr),
+        "far": hex_or_null(abort.far),
+        "hpfar": hex_or_null(abort.hpfar),
+        "ipa": hex_or_null(abort.ipa),
+        "pc": hex_or_null(abort.from),
+        "symbol": abort.symbol,
+        "regime": now.map(|walk| walk.regime.name.as_str()),
+        "result": now.map(|walk| view::end_name(&walk.translation.end)),
     })
 }
 
@@ -295,21 +311,22 @@ pub(super) fn mappings(system: &System, page: &PageView) -> Vec<Value> {
 pub(super) fn walk(walk: &WalkView<'_>) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
-    let (result, oa, size, found, problem) = match &walk.translation.end {
+    let end = &walk.translation.end;
+    let (oa, size, found, problem) = match end {
         End::Mapped {
             oa,
             size,
             attributes,
-        } => ("mapped", Some(*oa), Some(*size), Some(*attributes), None),
-        End::Hole { size, .. } => ("hole", None, Some(*size), None, None),
-        End::Invalid { size, .. } => ("invalid", None, Some(*size), None, None),
-        End::Reserved { problem } => ("reserved", None, None, None, Some(problem)),
-        End::Unreadable { problem } => ("unreadable", None, None, None, Some(problem)),
-        End::OutOfRange { .. } => ("out-of-range", None, None, None, None),
+        } => (Some(*oa), Some(*size), Some(*attributes), None),
+        End::Hole { size, .. } | End::Invalid { size, .. } => (None, Some(*size), None, None),
+        End::Reserved { problem } | End::Unreadable { problem } => {
+            (None, None, None, Some(problem))
+        }
+        End::OutOfRange { .. } => (None, None, None, None),
     };
     put("regime", walk.regime.name.as_str().into());
     put("ia", hex(walk.translation.ia));
-    put("result", result.into());
+    put("result", view::end_name(end).into());
     put("oa", hex_or_null(oa));
     put("size", size.into());
     attributes(&mut object, found);

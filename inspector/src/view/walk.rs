@@ -4,7 +4,7 @@ use super::{Cell, Role, Table, address, dash, dim, plain};
 use crate::addr::Span;
 use crate::arch::desc::Shape;
 use crate::arch::fields;
-use crate::arch::walk::{Step, Translation, translate};
+use crate::arch::walk::{End, Step, Translation, translate};
 use crate::model::{Entry, RegimeCapture, System};
 use crate::target::ReadError;
 
@@ -53,6 +53,18 @@ fn word(regime: &RegimeCapture, span: Span) -> Result<Vec<u8>, ReadError> {
     let words = table.words.get(first..first + (span.size / 8) as usize);
     let words = words.ok_or(missing)?;
     Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+}
+
+/// The name of how a translation ends, as documents write it.
+pub fn end_name(end: &End) -> &'static str {
+    match end {
+        End::Mapped { .. } => "mapped",
+        End::Hole { .. } => "hole",
+        End::Invalid { .. } => "invalid",
+        End::Reserved { .. } => "reserved",
+        End::Unreadable { .. } => "unreadable",
+        End::OutOfRange { .. } => "out-of-range",
+    }
 }
 
 /// The name of what a word is, as documents write it.

@@ -2,7 +2,7 @@
 
 use super::{Focus, below, split};
 use crate::arch::fields::Field;
-use crate::arch::sysreg;
+use crate::arch::{esr, sysreg};
 use crate::model::Cpu;
 use crate::tui::capture::Capture;
 use crate::tui::details;
@@ -11,7 +11,7 @@ use crate::tui::keymap::Action;
 use crate::tui::list::List;
 use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
-use crate::view::{Cell, Role, Row, TRANSLATION_REGISTERS, cpus_table};
+use crate::view::{self, Cell, Role, Row, TRANSLATION_REGISTERS, cpus_table};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -181,6 +181,7 @@ impl Cpus {
         let (cpu, name, value) = self.selected(capture)?;
         let mut rows = describe(capture, cpu, name, value);
         rows.extend(place(cpu));
+        rows.extend(aborted(capture, cpu));
         Some(Panel::new(name, format!("{value:#018x}"), rows))
     }
 }
@@ -252,6 +253,28 @@ fn place(cpu: &Cpu) -> Vec<Row> {
         };
         row(&format!("call {depth}"), role, name)
     }));
+    rows
+}
+
+/// The abort that brought the CPU to EL2, or the last one that did.
+fn aborted(capture: &Capture, cpu: &Cpu) -> Vec<Row> {
+    let Some(abort) = view::abort(&capture.system, cpu) else {
+        return Vec::new();
+    };
+    let row = |name: &str, role, value: String| vec![grid::label(name), Cell::new(role, value)];
+    let mut rows = vec![row("abort", Role::Plain, esr::describe(abort.esr))];
+    rows.extend(
+        abort
+            .symbol
+            .clone()
+            .map(|symbol| row("from", Role::Symbol, symbol)),
+    );
+    rows.extend(
+        abort
+            .ipa
+            .map(|ipa| row("IPA", Role::Address, format!("{ipa:#x}"))),
+    );
+    rows.extend(abort.now_text().map(|now| row("now", Role::Plain, now)));
     rows
 }
 
