@@ -143,13 +143,17 @@ impl Linux<'_, '_> {
         if self.cpus.iter().any(|cpu| regimes::is_vhe(&cpu.registers)) {
             return Ok("protected mode is off: the kernel itself runs at EL2 (VHE); boot it with kvm-arm.mode=protected".to_owned());
         }
-        let mode = self.mode()?;
-        Ok(match (mode.as_deref(), hyp_is_on) {
-            (Some(mode), true) if mode != "KVM_MODE_PROTECTED" => format!(
+        let off = self.mode()?.filter(|mode| mode != "KVM_MODE_PROTECTED");
+        Ok(match off {
+            // KVM_MODE_DEFAULT is what the variable says before the command line is read, and EL2 is off without VMs.
+            Some(mode) if !hyp_is_on && mode == "KVM_MODE_DEFAULT" => format!(
+                "protected mode is off, or the kernel has not come so far yet: EL2's own translation is off on every CPU and KVM's mode is {mode}; let it run, or boot it with kvm-arm.mode=protected"
+            ),
+            Some(mode) => format!(
                 "protected mode is off: KVM's mode is {mode}; boot the kernel with kvm-arm.mode=protected"
             ),
-            (_, true) => "the host is not confined: protected mode is off, or pKVM has not finished its start".to_owned(),
-            (_, false) => "pKVM is not up: EL2's own translation is off on every CPU; the kernel has not come so far yet, or KVM is off".to_owned(),
+            None if hyp_is_on => "the host is not confined: protected mode is off, or pKVM has not finished its start".to_owned(),
+            None => "pKVM is not up: EL2's own translation is off on every CPU; the kernel has not come so far yet, or KVM is off".to_owned(),
         })
     }
 

@@ -1,0 +1,98 @@
+//! Machines without pKVM, and files of no use: a sentence, exit status 3, and whatever can be shown.
+
+use crate::machine::Linux;
+use crate::oracle::array;
+use crate::run::Ran;
+use fixtures::{Boot, Guests, Kernel, Mode};
+use std::fs;
+use tempfile::TempDir;
+
+/// One sentence on standard error, exit status 3, and the document still.
+fn assert_refused(ran: &Ran, sentence: &str) {
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains(sentence), "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.json()["complete"], false);
+}
+
+fn boot(kernel: Kernel) -> Boot {
+    Boot::linux(kernel).expect("a kernel")
+}
+
+#[test]
+fn protected_mode_is_off() {
+    let boot = boot(Kernel::Linux61).mode(Mode::Nvhe);
+    let linux = Linux::boot(boot.guests(Guests::Plain), &["init: idle"]);
+    let list = linux.try_ask(&["list"]);
+    assert_refused(
+        &list,
+        "protected mode is off: KVM's mode is KVM_MODE_DEFAULT",
+    );
+    let list = list.json();
+    let regimes = array(&list, "regimes");
+    assert_eq!(regimes.len(), 1, "EL2's own: {regimes:?}");
+    assert_eq!(regimes[0]["name"], "hyp-s1");
+    assert!(!array(&list, "entries").is_empty());
+}
+
+#[test]
+fn there_is_no_kvm() {
+    let linux = Linux::boot(boot(Kernel::Linux7).mode(Mode::None), &["init: idle"]);
+    let cpus = linux.try_ask(&["cpus"]);
+    assert_refused(&cpus, "protected mode is off: KVM's mode is KVM_MODE_NONE");
+    let cpus = cpus.json();
+    let cpus = array(&cpus, "cpus");
+    assert_eq!(cpus.len(), 2);
+    assert!(cpus.iter().all(|cpu| cpu["symbol"].is_string()), "{cpus:?}");
+}
+
+#[test]
+fn the_kernel_has_not_started() {
+    let linux = Linux::boot(boot(Kernel::Linux7).paused(), &[]);
+    let cpus = linux.try_ask(&["cpus"]);
+    assert_refused(&cpus, "the kernel has not come so far yet");
+    assert_eq!(array(&cpus.json(), "cpus").len(), 2);
+}
+
+/// A copy of vmlinux whose sections with types have names that nobody looks for.
+fn without_types(vmlinux: &[u8]) -> Vec<u8> {
+    let mut copy = vmlinux.to_vec();
+    let word = |at: usize| u64::from_le_bytes(vmlinux[at..at + 8].try_into().expect("a word"));
+    let half = |at: usize| u16::from_le_bytes(vmlinux[at..at + 2].try_into().expect("a half"));
+    // e_shoff, e_shentsize and e_shstrndx of the ELF header; sh_offset and sh_size of the section that has the names.
+    let section = word(40) as usize + usize::from(half(58)) * usize::from(half(62));
+    let (start, size) = (word(section + 24) as usize, word(section + 32) as usize);
+    let names = &mut copy[start..start + size];
+    for old in [&b".BTF\0"[..], b".debug_"] {
+        for at in 0..names.len() - old.len() {
+            if names[at..].starts_with(old) {
+                names[at + 1] = b'_';
+            }
+        }
+    }
+    copy
+}
+
+#[test]
+fn the_file_is_of_no_use() {
+    let linux = Linux::boot(boot(Kernel::Linux7), &["init: idle"]);
+    let other = Kernel::Linux61.files().expect("a kernel").vmlinux;
+    let list = linux.ask_with(&other, &["list"]);
+    assert_eq!(list.status, 3, "{}", list.stderr);
+    let refusal = list.stderr.lines().next().expect("a sentence");
+    assert!(refusal.contains(other.to_str().expect("a plain path")));
+    assert!(refusal.contains("is not the kernel that runs"), "{refusal}");
+
+    let folder = TempDir::new().expect("a folder");
+    let stripped = folder.path().join("vmlinux");
+    let whole = fs::read(&linux.machine.kernel().vmlinux).expect("a file");
+    fs::write(&stripped, without_types(&whole)).expect("a file");
+    let list = linux.ask_with(&stripped, &["list"]);
+    assert_refused(&list, "describes no types");
+    let regimes = list.json();
+    assert!(
+        array(&regimes, "regimes").len() >= 2,
+        "{}",
+        regimes["regimes"]
+    );
+}
