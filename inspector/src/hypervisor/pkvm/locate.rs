@@ -46,9 +46,12 @@ pub(super) enum Build {
 
 /// Where the image begins, as linked.
 pub(super) fn linked_base(kernel: &mut Kernel) -> Option<u64> {
-    // `_stext` follows the header's 64 KiB.
-    let text = kernel.symbol("_text").or_else(|| kernel.symbol("_stext"))?;
-    Some(text.start & !(IMAGE_ALIGN - 1))
+    if let Some(text) = kernel.symbol("_text") {
+        return Some(text.start & !(IMAGE_ALIGN - 1));
+    }
+    // Functions begin here, behind the header, which has up to 64 KiB for itself.
+    let functions = kernel.symbol("_stext")?.start;
+    Some(functions.checked_sub(1)? & !(IMAGE_ALIGN - 1))
 }
 
 /// Every place that the vectors of these CPUs allow. `vectors` has what [`vector_pages`] found.
