@@ -82,6 +82,22 @@ fn the_file_is_of_no_use() {
     let refusal = list.stderr.lines().next().expect("a sentence");
     assert!(refusal.contains(other.to_str().expect("a plain path")));
     assert!(refusal.contains("is not the kernel that runs"), "{refusal}");
+    let (given, running) = refusal
+        .split_once("the running kernel's is ")
+        .expect("both build ids");
+    let id = |text: &str| {
+        let words = text.split(|letter: char| !letter.is_ascii_hexdigit());
+        words
+            .filter(|word| word.len() == 40)
+            .map(str::to_owned)
+            .next()
+    };
+    assert!(id(given).is_some() && id(running).is_some(), "{refusal}");
+    assert_ne!(id(given), id(running), "{refusal}");
+    assert!(
+        array(&list.json(), "regimes").len() >= 2,
+        "by what is in RAM"
+    );
 
     let folder = TempDir::new().expect("a folder");
     let stripped = folder.path().join("vmlinux");
