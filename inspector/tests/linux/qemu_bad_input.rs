@@ -99,6 +99,15 @@ fn the_file_is_of_no_use() {
         "by what is in RAM"
     );
 
+    // An Image says as much as a vmlinux does.
+    let image = Kernel::Linux61.files().expect("a kernel").image;
+    let list = linux.ask_with(&image, &["list"]);
+    assert_refused(&list, "is not the kernel that runs");
+    assert!(
+        array(&list.json(), "regimes").len() >= 2,
+        "by what is in RAM"
+    );
+
     let folder = TempDir::new().expect("a folder");
     let stripped = folder.path().join("vmlinux");
     let whole = fs::read(&linux.machine.kernel().vmlinux).expect("a file");

@@ -202,3 +202,23 @@ proptest! {
         }
     }
 }
+
+/// Linux's hypervisor leaves such words in its fixmap; in the host's tables they stand for something unknown.
+#[test]
+fn an_invalid_word_of_hyp_itself_is_no_fault() {
+    let system = crate::view::testing::system();
+    let word = crate::view::testing::word(
+        0x4000_0000,
+        crate::model::EntryKind::Invalid,
+        0x60_0000_429d_c402,
+        None,
+    );
+    assert_eq!(
+        areas::class_of_entry(&system, "hyp-s1", &word),
+        Class::Nothing
+    );
+    assert_eq!(
+        areas::class_of_entry(&system, "host-s2", &word),
+        Class::Problem
+    );
+}
