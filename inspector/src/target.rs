@@ -6,6 +6,8 @@ pub mod gdb;
 mod recorder;
 pub mod rsp;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use recorder::Recorder;
 

@@ -3,6 +3,7 @@ mod parked;
 use super::*;
 use crate::image::tests::elf_file::{Program, Type};
 use crate::model::{EntryKind, JointOwner, Owner, State};
+use crate::target::testing::from_pages;
 use crate::target::{ReadError, Registers};
 use std::collections::BTreeMap;
 
@@ -170,14 +171,7 @@ impl Target for Machine {
             if !RAM.covers(*span) {
                 return Err(ReadError::Unbacked(*span));
             }
-            let addresses = span.start..span.start + span.size;
-            Ok(addresses
-                .map(|pa| {
-                    self.pages
-                        .get(&(pa & !0xfff))
-                        .map_or(0, |page| page[(pa & 0xfff) as usize])
-                })
-                .collect())
+            Ok(from_pages(&self.pages, *span))
         };
         Ok(requests.iter().map(read).collect())
     }

@@ -8,6 +8,7 @@ use crate::addr::Span;
 use crate::hypervisor;
 use crate::image::Images;
 use crate::model::System;
+use crate::target::testing::from_pages;
 use crate::target::{ReadError, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -274,12 +275,7 @@ impl Target for Fake {
             if !RAM.covers(*span) {
                 return Err(ReadError::Unbacked(*span));
             }
-            let byte = |pa: u64| {
-                self.pages
-                    .get(&(pa & !0xfff))
-                    .map_or(0, |page| page[(pa & 0xfff) as usize])
-            };
-            Ok((span.start..span.start + span.size).map(byte).collect())
+            Ok(from_pages(&self.pages, *span))
         };
         Ok(requests.iter().map(read).collect())
     }
