@@ -104,29 +104,35 @@ fn session(subject: &Subject, moment: usize, signal: &str) -> (Session, Child) {
 }
 
 /// The moments of a session at which to disturb it: every request of attaching and leaving that is not one of many like
-/// it, and some of the others.
+/// it, and some of those between: the rest of a session is the same few requests again and again.
 fn moments(requests: &[String]) -> Vec<usize> {
+    /// How many of those between.
+    const BETWEEN: usize = 8;
     let plain = |request: &String| {
         request.starts_with(['m', 'p', 'g', 'H']) || request.starts_with("qXfer")
     };
-    let edges = (1..=requests.len()).filter(|&moment| {
-        let mut around = requests[moment - 1..].iter().take(2);
-        around.any(|request| !plain(request)) || moment % 101 == 0
-    });
     let attaching = requests.iter().position(|request| request == "?");
     let always = attaching.map_or(0, |last| last + 3);
     let end = requests.len();
-    edges
-        .enumerate()
-        .filter(|(index, moment)| *moment <= always || *moment + 3 > end || index % 5 == 0)
-        .map(|(_, moment)| moment)
-        .collect()
+    let (edges, between): (Vec<usize>, Vec<usize>) = (1..=end)
+        .filter(|&moment| {
+            let mut around = requests[moment - 1..].iter().take(2);
+            around.any(|request| !plain(request)) || moment % 101 == 0
+        })
+        .partition(|moment| *moment <= always || *moment + 3 > end);
+    let step = between.len().div_ceil(BETWEEN).max(1);
+    // An odd step meets the mode switched on as well as off.
+    let between = between.into_iter().step_by(step | 1);
+    edges.into_iter().chain(between).collect()
 }
 
 fn linux(kernel: Kernel) -> Subject {
+    let machine = boot(kernel);
+    // Without it, each session would read the names out of RAM, which are megabytes.
+    let vmlinux = machine.kernel().vmlinux.display().to_string();
     Subject {
-        machine: boot(kernel),
-        options: Vec::new(),
+        machine,
+        options: vec!["--image".to_owned(), vmlinux],
     }
 }
 
