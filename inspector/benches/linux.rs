@@ -5,7 +5,7 @@
 
 use fixtures::{Boot, Kernel};
 use inspector::addr::Span;
-use inspector::arch::walk::walk_all;
+use inspector::arch::walk::walk_together;
 use inspector::hypervisor;
 use inspector::image::Images;
 use inspector::model::System;
@@ -72,14 +72,11 @@ fn least(counted: &mut Counted, mut work: impl FnMut(&mut Counted)) -> (usize, D
 /// Reads the registers and walks the tables of a machine whose regimes are known.
 fn tables(target: &mut dyn Target, system: &System) {
     target.all_registers().expect("the link holds");
-    for regime in &system.regimes {
-        let walk = walk_all(&regime.regime, &mut |spans| target.read_phys(spans));
-        assert_eq!(
-            walk.expect("the link holds").tables.len(),
-            regime.tables.len(),
-            "{} stands still",
-            regime.name
-        );
+    let regimes: Vec<_> = system.regimes.iter().map(|known| &known.regime).collect();
+    let walks = walk_together(&regimes, &mut |spans| target.read_phys(spans));
+    for (regime, walk) in system.regimes.iter().zip(walks.expect("the link holds")) {
+        let name = &regime.name;
+        assert_eq!(walk.tables, regime.tables, "{name} stands still");
     }
 }
 

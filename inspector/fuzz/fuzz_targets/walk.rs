@@ -4,7 +4,7 @@
 use inspector::addr::Span;
 use inspector::arch::regime::{El2Stage1, IdRegisters, Regime};
 use inspector::arch::walk::{End, translate, walk_all};
-use inspector::target::ReadError;
+use inspector::target::{ReadError, TargetError};
 use libfuzzer_sys::fuzz_target;
 
 /// Physical memory: the input over and over, from 0 up to here.
@@ -33,7 +33,7 @@ fuzz_target!(|input: (u64, u64, u64, bool, Vec<u8>)| {
                 .collect()),
             _ => Err(ReadError::Unbacked(*span)),
         };
-        Ok(spans.iter().map(one).collect())
+        Ok::<_, TargetError>(spans.iter().map(one).collect())
     };
     let walk = walk_all(&regime, &mut read).unwrap();
     assert!(

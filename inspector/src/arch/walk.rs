@@ -4,17 +4,17 @@ mod all;
 mod translate;
 
 pub use super::desc::{Attributes, Memory, Shareability};
-pub use all::{MAX_TABLE_BYTES, Walk, walk_all};
+pub use all::{MAX_TABLE_BYTES, Walk, walk_all, walk_together};
 pub use translate::{End, Step, Translation, translate};
 
 use crate::addr::Span;
 use crate::target::{ReadError, TargetError};
 
-/// How a walk reads physical memory; answers as [`Target::read_phys`] does.
+/// How a walk reads physical memory; answers as [`Target::read_phys`] does, or not at all with an `E`.
 ///
 /// [`Target::read_phys`]: crate::target::Target::read_phys
-pub type Reader<'a> =
-    dyn FnMut(&[Span]) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError> + 'a;
+pub type Reader<'a, E = TargetError> =
+    dyn FnMut(&[Span]) -> Result<Vec<Result<Vec<u8>, ReadError>>, E> + 'a;
 
 /// What a descriptor turned out to be, other than a pointer to a good table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -4,7 +4,7 @@ use super::description::{Description, RegimeFacts};
 use super::profile::{Side, classify};
 use crate::addr::Span;
 use crate::arch::regime::{El2Stage1, IdRegisters, Regime, RegimeError, Stage};
-use crate::arch::walk::{self, walk_all};
+use crate::arch::walk::{self, walk_together};
 use crate::model::{Cpu, EntryKind, Fact, RegimeCapture};
 use crate::target::{Registers, Target, TargetError};
 
@@ -29,7 +29,7 @@ pub(super) fn capture(
     facts: &mut Vec<Fact>,
     problems: &mut Vec<String>,
 ) -> Result<Vec<RegimeCapture>, TargetError> {
-    let mut captured = Vec::new();
+    let mut known = Vec::new();
     for (name, side) in [("host-s2", Side::Host), ("hyp-s1", Side::Hyp)] {
         let at = match side {
             Side::Host => description.host_s2,
@@ -49,12 +49,31 @@ pub(super) fn capture(
         match regime(side, at.root, &values) {
             Ok(regime) => {
                 note(name, &regime, description, &source, facts);
-                captured.push(walk(target, description, side, name, regime, problems)?);
+                known.push((name, side, regime));
             }
             Err(error) => problems.push(format!("{name}: {error} ({source})")),
         }
     }
-    Ok(captured)
+    let regimes: Vec<_> = known.iter().map(|(_, _, regime)| regime).collect();
+    let walks = walk_together(&regimes, &mut |spans| target.read_phys(spans))?;
+    let walked = known.into_iter().zip(walks);
+    Ok(walked
+        .map(|((name, side, regime), walk)| {
+            let found = walk.problems.iter();
+            problems.extend(found.map(|problem| format!("{name}: {problem}")));
+            let entries = walk.entries.into_iter();
+            let entries = entries.map(|entry| {
+                let ram = is_ram(&description.ram, side, &entry);
+                classify(side, entry, ram)
+            });
+            RegimeCapture {
+                name: name.to_owned(),
+                regime,
+                tables: walk.tables,
+                entries: entries.collect(),
+            }
+        })
+        .collect())
 }
 
 /// Names the stage 2 that each CPU's `VTTBR_EL2` leads to, if it was captured.
@@ -157,37 +176,6 @@ fn note(name: &str, regime: &Regime, from: &Description, source: &str, facts: &m
         ),
         source: source.to_owned(),
     });
-}
-
-fn walk(
-    target: &mut dyn Target,
-    description: &Description,
-    side: Side,
-    name: &str,
-    regime: Regime,
-    problems: &mut Vec<String>,
-) -> Result<RegimeCapture, TargetError> {
-    let found = walk_all(&regime, &mut |spans| target.read_phys(spans))?;
-    problems.extend(
-        found
-            .problems
-            .iter()
-            .map(|problem| format!("{name}: {problem}")),
-    );
-    let entries = found
-        .entries
-        .into_iter()
-        .map(|entry| {
-            let ram = is_ram(&description.ram, side, &entry);
-            classify(side, entry, ram)
-        })
-        .collect();
-    Ok(RegimeCapture {
-        name: name.to_owned(),
-        regime,
-        tables: found.tables,
-        entries,
-    })
 }
 
 /// Whether an entry speaks of RAM. The host's map is an identity, so its input address decides.

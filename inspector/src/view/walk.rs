@@ -7,6 +7,7 @@ use crate::arch::fields;
 use crate::arch::walk::{End, Step, Translation, translate};
 use crate::model::{Entry, RegimeCapture, System};
 use crate::target::ReadError;
+use std::convert::Infallible;
 
 /// The way of one address, and the entry it ends in.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,8 +24,7 @@ pub struct WalkView<'a> {
 pub fn walk<'a>(system: &'a System, regime: &str, ia: u64) -> Option<WalkView<'a>> {
     let regime = system.regimes.iter().find(|known| known.name == regime)?;
     let mut read = |spans: &[Span]| Ok(spans.iter().map(|span| word(regime, *span)).collect());
-    // Only a link can fail as a whole; the captured tables have none.
-    let translation = translate(&regime.regime, &mut read, ia).ok()?;
+    let Ok(translation) = translate::<Infallible>(&regime.regime, &mut read, ia);
     let after = regime.entries.partition_point(|entry| entry.leaf.ia <= ia);
     let entry = regime.entries[..after]
         .last()

@@ -4,7 +4,7 @@ use super::{Entry, Kind, Reader, Table, answer, words};
 use crate::addr::Span;
 use crate::arch::desc::{self, Limits, Shape};
 use crate::arch::regime::Regime;
-use crate::target::TargetError;
+use crate::target::ReadError;
 use std::collections::HashMap;
 
 /// How many bytes of tables one walk reads at most: enough for 64 GiB in 4 KiB pages.
@@ -25,47 +25,43 @@ pub struct Walk {
 /// once, and at most [`MAX_TABLE_BYTES`] in all, so that the walk ends whatever the tables hold.
 ///
 /// # Errors
-/// The target as a whole failed. What is wrong with one table is an entry that says so.
-pub fn walk_all(regime: &Regime, reader: &mut Reader<'_>) -> Result<Walk, TargetError> {
+/// The reader's own. What is wrong with one table is an entry that says so.
+pub fn walk_all<E>(regime: &Regime, reader: &mut Reader<'_, E>) -> Result<Walk, E> {
     walk_within(regime, MAX_TABLE_BYTES, reader)
 }
 
-pub(super) fn walk_within(
+/// Walks several regimes as [`walk_all`] does, side by side: their tables of one depth are one batch of reads.
+///
+/// # Errors
+/// The reader's own.
+pub fn walk_together<E>(regimes: &[&Regime], reader: &mut Reader<'_, E>) -> Result<Vec<Walk>, E> {
+    let walkers = regimes.iter();
+    let walkers = walkers.map(|regime| Walker::new(regime, MAX_TABLE_BYTES));
+    run(walkers.collect(), reader)
+}
+
+pub(super) fn walk_within<E>(
     regime: &Regime,
     max_bytes: u64,
-    reader: &mut Reader<'_>,
-) -> Result<Walk, TargetError> {
-    let mut walker = Walker {
-        regime,
-        room: max_bytes,
-        known: Vec::new(),
-        by_pa: HashMap::new(),
-        refused: 0,
-        walk: Walk::default(),
-    };
-    walker.walk.problems.extend(regime.problem.clone());
-    let mut batch = walker.roots();
-    while !batch.is_empty() {
-        let spans: Vec<Span> = batch.iter().map(|link| link.span).collect();
-        let mut answers = reader(&spans)?.into_iter();
-        let mut next = Vec::new();
-        for link in batch {
-            match answer(answers.next(), link.span) {
-                Ok(bytes) => walker.table(&link, words(&bytes), &mut next),
-                Err(error) => walker.unreadable(&link, &error.to_string()),
-            }
+    reader: &mut Reader<'_, E>,
+) -> Result<Walk, E> {
+    let walks = run(vec![Walker::new(regime, max_bytes)], reader)?;
+    Ok(walks.into_iter().next().unwrap_or_default())
+}
+
+fn run<E>(mut walkers: Vec<Walker<'_>>, reader: &mut Reader<'_, E>) -> Result<Vec<Walk>, E> {
+    loop {
+        let links = walkers.iter().flat_map(|walker| &walker.batch);
+        let spans: Vec<Span> = links.map(|link| link.span).collect();
+        if spans.is_empty() {
+            break;
         }
-        batch = next;
+        let mut answers = reader(&spans)?.into_iter();
+        for walker in &mut walkers {
+            walker.take(&mut answers);
+        }
     }
-    if walker.refused > 0 {
-        walker.walk.problems.push(format!(
-            "{} tables were not read: one walk reads at most {max_bytes:#x} bytes of tables",
-            walker.refused
-        ));
-    }
-    // Each level is in order already; a stable sort merges such runs.
-    walker.walk.entries.sort_by_key(|entry| entry.ia);
-    Ok(walker.walk)
+    Ok(walkers.into_iter().map(Walker::finish).collect())
 }
 
 /// A table that is to be read.
@@ -115,6 +111,10 @@ impl Word {
 
 struct Walker<'r> {
     regime: &'r Regime,
+    /// The most bytes of tables that are read.
+    max_bytes: u64,
+    /// The tables to be read next.
+    batch: Vec<Link>,
     /// Bytes of tables that may still be read.
     room: u64,
     known: Vec<Known>,
@@ -124,7 +124,47 @@ struct Walker<'r> {
     walk: Walk,
 }
 
-impl Walker<'_> {
+impl<'r> Walker<'r> {
+    fn new(regime: &'r Regime, max_bytes: u64) -> Self {
+        let mut walker = Self {
+            regime,
+            max_bytes,
+            batch: Vec::new(),
+            room: max_bytes,
+            known: Vec::new(),
+            by_pa: HashMap::new(),
+            refused: 0,
+            walk: Walk::default(),
+        };
+        walker.walk.problems.extend(regime.problem.clone());
+        walker.batch = walker.roots();
+        walker
+    }
+
+    /// Takes in the tables of the batch; what they point to is the next.
+    fn take(&mut self, answers: &mut impl Iterator<Item = Result<Vec<u8>, ReadError>>) {
+        let mut next = Vec::new();
+        for link in std::mem::take(&mut self.batch) {
+            match answer(answers.next(), link.span) {
+                Ok(bytes) => self.table(&link, words(&bytes), &mut next),
+                Err(error) => self.unreadable(&link, &error.to_string()),
+            }
+        }
+        self.batch = next;
+    }
+
+    fn finish(mut self) -> Walk {
+        if self.refused > 0 {
+            self.walk.problems.push(format!(
+                "{} tables were not read: one walk reads at most {:#x} bytes of tables",
+                self.refused, self.max_bytes
+            ));
+        }
+        // Each level is in order already; a stable sort merges such runs.
+        self.walk.entries.sort_by_key(|entry| entry.ia);
+        self.walk
+    }
+
     /// The root tables; there is always room for these.
     fn roots(&mut self) -> Vec<Link> {
         let regime = self.regime;

@@ -246,10 +246,27 @@ fn a_limit_that_is_said() {
     );
 }
 
+/// A regime of three levels, one of which only the root is there, and one whose root is nowhere.
+#[test]
+fn regimes_are_walked_side_by_side() {
+    let mut memory = sample();
+    let [full, empty, lost] = [ROOT, 0x4900_0000, 0x4a00_0000]
+        .map(|root| Regime::stage2(root, 0x8005_3558, 0, IdRegisters::default()).unwrap());
+    memory.bad.push(lost.root);
+    let alone = [&full, &empty, &lost].map(|regime| memory.walk(regime));
+    memory.batches.clear();
+    let regimes = [&full, &empty, &lost, &full];
+    let walks = walk_together(&regimes, &mut |spans| memory.read(spans)).unwrap();
+    assert_eq!(walks[..3], alone);
+    assert_eq!(walks[3], alone[0]);
+    assert_eq!(memory.batches, [8, 2, 2], "one batch a level");
+}
+
 #[test]
 fn answers_that_are_short_or_missing() {
     let regime = regime();
-    let walk = walk_all(&regime, &mut |_| Ok(vec![Ok(vec![0; 4095])])).unwrap();
+    let mut short = |_: &[Span]| Ok::<_, TargetError>(vec![Ok(vec![0; 4095])]);
+    let walk = walk_all(&regime, &mut short).unwrap();
     let problems: Vec<_> = walk
         .entries
         .iter()

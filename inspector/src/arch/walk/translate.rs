@@ -4,7 +4,7 @@ use super::{Attributes, Reader, answer, words};
 use crate::addr::Span;
 use crate::arch::desc::{self, Descriptor, Limits, Shape};
 use crate::arch::regime::Regime;
-use crate::target::{ReadError, TargetError};
+use crate::target::ReadError;
 use std::fmt;
 
 /// One descriptor that was looked at, or could not be.
@@ -105,12 +105,12 @@ pub struct Translation {
 /// Follows `ia` through the tables, reading one word a level.
 ///
 /// # Errors
-/// The target as a whole failed.
-pub fn translate(
+/// The reader's own.
+pub fn translate<E>(
     regime: &Regime,
-    reader: &mut Reader<'_>,
+    reader: &mut Reader<'_, E>,
     ia: u64,
-) -> Result<Translation, TargetError> {
+) -> Result<Translation, E> {
     let mut steps = Vec::new();
     if ia >> regime.ia_bits != 0 {
         let end = End::OutOfRange {
@@ -158,7 +158,7 @@ pub fn translate(
     }
 }
 
-fn read_word(reader: &mut Reader<'_>, at: u64) -> Result<Result<u64, ReadError>, TargetError> {
+fn read_word<E>(reader: &mut Reader<'_, E>, at: u64) -> Result<Result<u64, ReadError>, E> {
     let span = Span::new(at, 8);
     let bytes = answer(reader(&[span])?.into_iter().next(), span);
     Ok(bytes.map(|bytes| words(&bytes).into_iter().next().unwrap_or_default()))
