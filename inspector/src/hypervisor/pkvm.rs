@@ -161,6 +161,10 @@ impl Linux<'_, '_> {
         let symbols = self.symbols()?;
         let layout = layout::probe(self.kernel);
         self.note_kernel(&layout);
+        calls::read(&mut self.memory, self.kernel, &symbols, self.cpus)?;
+        if let Some(cpu) = calls::panicked(self.cpus) {
+            self.fact("panic", format!("on CPU {cpu}"), "the calls of that CPU");
+        }
         let ram = self.ram(backed)?;
         let host = self.host_tables(hyp.is_some())?;
         let records = self.records(&layout, hyp.as_ref(), &ram)?;
@@ -183,7 +187,6 @@ impl Linux<'_, '_> {
         let owners = self.owners(&layout, records, &regimes, &ram);
         name_lenders(&mut regimes, &owners);
         super::regimes::name_stage2(self.cpus, &regimes);
-        calls::read(&mut self.memory, self.kernel, &symbols, self.cpus)?;
         self.keep_names(&symbols)?;
         let locks = locks::read(
             &mut self.memory,

@@ -48,6 +48,12 @@ impl Linux {
         inspector([line.as_slice(), &["--image", image, "--json"]].concat())
     }
 
+    /// What it says without any file, whatever its exit status.
+    pub(crate) fn ask_without(&self, words: &[&str]) -> Ran {
+        let line = [&words[..1], &[self.machine.gdb()], &words[1..], &["--json"]].concat();
+        inspector(line)
+    }
+
     /// The same with the kernel that runs, whatever it is that makes it incomplete.
     pub(crate) fn try_ask(&self, words: &[&str]) -> Ran {
         self.ask_with(&self.machine.kernel().vmlinux, words)

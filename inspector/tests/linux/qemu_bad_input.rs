@@ -1,9 +1,10 @@
 //! Machines without pKVM, and files of no use: a sentence, exit status 3, and whatever can be shown.
 
 use crate::machine::Linux;
-use crate::oracle::array;
+use crate::oracle::{array, assert_agrees};
 use crate::run::Ran;
-use fixtures::{Boot, Guests, Kernel, Mode};
+use fixtures::{Boot, Finally, Guests, Kernel, Mode};
+use serde_json::Value;
 use std::fs;
 use tempfile::TempDir;
 
@@ -52,6 +53,99 @@ fn the_kernel_has_not_started() {
     let cpus = linux.try_ask(&["cpus"]);
     assert_refused(&cpus, "the kernel has not come so far yet");
     assert_eq!(array(&cpus.json(), "cpus").len(), 2);
+}
+
+/// What every command has to say, and that each says it in one sentence; without any file, too.
+fn assert_all_refused(linux: &Linux, sentence: &str) {
+    for command in ["info", "list", "owners", "cpus", "locks"] {
+        assert_refused(&linux.try_ask(&[command]), sentence);
+    }
+    assert_refused(
+        &linux.ask_without(&["cpus"]),
+        "it never will, for the kernel has panicked on CPU ",
+    );
+}
+
+/// Whether the calls of a CPU say that the kernel has panicked.
+fn panics(cpus: &Value) -> bool {
+    let calls = array(cpus, "cpus")
+        .iter()
+        .flat_map(|cpu| array(cpu, "calls"));
+    let mut names = calls.filter_map(|call| call["symbol"].as_str());
+    names.any(|name| name.starts_with("panic+"))
+}
+
+#[test]
+fn linux_dies_before_kvm() {
+    for kernel in Kernel::ALL {
+        let boot = boot(kernel).die_in("rest_init").expect("a function");
+        let linux = Linux::boot(boot, &["end Kernel panic"]);
+        assert_all_refused(
+            &linux,
+            "EL2's own translation is off on every CPU; the kernel has not come so far yet, or KVM is off; \
+             it never will, for the kernel has panicked on CPU 0",
+        );
+        let cpus = linux.try_ask(&["cpus"]).json();
+        assert!(panics(&cpus), "{cpus}");
+        let list = linux.try_ask(&["list"]).json();
+        assert!(array(&list, "regimes").is_empty(), "{list}");
+    }
+}
+
+/// EL2 has its tables and the host's, which name what EL2 has taken; no CPU uses the latter yet.
+#[test]
+fn linux_dies_before_it_is_confined() {
+    for kernel in Kernel::ALL {
+        let boot = boot(kernel).die_in("_kvm_host_prot_finalize");
+        let linux = Linux::boot(boot.expect("a function"), &["end Kernel panic"]);
+        assert_all_refused(
+            &linux,
+            "pKVM has not finished its start: the host's tables exist, but no CPU uses them yet; \
+             it never will, for the kernel has panicked on CPU ",
+        );
+        let list = linux.try_ask(&["list", "--owner", "hyp"]).json();
+        let regimes: Vec<_> = array(&list, "regimes")
+            .iter()
+            .map(|regime| regime["name"].clone())
+            .collect();
+        assert_eq!(regimes, ["host-s2", "hyp-s1"]);
+        let annotated = array(&list, "entries")
+            .iter()
+            .filter(|entry| entry["kind"] == "annotation");
+        let annotated: u64 = annotated.filter_map(|entry| entry["size"].as_u64()).sum();
+        let owners = linux.try_ask(&["owners", "--owner", "hyp"]).json();
+        let owned = array(&owners, "ranges").iter();
+        let owned: u64 = owned.filter_map(|range| range["size"].as_u64()).sum();
+        // The carve-out alone has 8 MiB.
+        assert!(
+            annotated > 8 << 20 && owned >= annotated,
+            "{annotated:#x} {owned:#x}"
+        );
+        assert!(panics(&linux.try_ask(&["cpus"]).json()));
+        let locks = linux.try_ask(&["locks"]).json();
+        let names = array(&locks, "locks").iter().map(|lock| &lock["name"]);
+        let names: Vec<_> = names.take(2).collect();
+        assert_eq!(names, ["host", "hyp"]);
+    }
+}
+
+/// Nothing of pKVM is missing then.
+#[test]
+fn there_is_no_init() {
+    for kernel in Kernel::ALL {
+        let linux = Linux::boot(boot(kernel).finally(Finally::NoInit), &["end Kernel panic"]);
+        let oracle = linux.oracle();
+        assert_agrees(&linux, &oracle);
+        assert!(panics(&linux.ask(&["cpus"])));
+        let info = linux.ask(&["info"]);
+        let mut facts = array(&info, "facts").iter();
+        let panic = facts.find(|fact| fact["what"] == "panic");
+        let value = panic.and_then(|fact| fact["value"].as_str());
+        assert!(
+            value.is_some_and(|value| value.starts_with("on CPU ")),
+            "{panic:?}"
+        );
+    }
 }
 
 /// A copy of vmlinux whose sections with types have names that nobody looks for.

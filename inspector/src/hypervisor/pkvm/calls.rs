@@ -36,6 +36,18 @@ pub(super) fn read(
     Ok(())
 }
 
+/// The CPU on which the kernel has panicked, by the calls of each: nothing goes on after that. `panic` does it, since
+/// Linux 6.16 as a wrapper of `vpanic`.
+pub(super) fn panicked(cpus: &[Cpu]) -> Option<usize> {
+    let panics = |frame: &Frame| {
+        let symbol = frame.symbol.as_deref().unwrap_or_default();
+        let function = symbol.split('+').next();
+        matches!(function, Some("panic" | "vpanic"))
+    };
+    let cpu = cpus.iter().find(|cpu| cpu.calls.iter().any(panics))?;
+    Some(cpu.number)
+}
+
 /// Physical address of the template of the host's x29 and x30, as EL2 saves them on each entry: the rest of the context
 /// is of no use here, and `sp` is not in it.
 fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
@@ -171,10 +183,12 @@ fn host(
 /// Frames of return addresses.
 fn named(symbols: &Symbols, pcs: Vec<u64>) -> Vec<Frame> {
     let name = |pc: u64| {
-        let name = symbols.name_of(pc)?;
-        // A call that never returns may be the last of its function: then the call is named, not what stands behind it.
-        let call = pc.checked_sub(4).filter(|_| !name.contains('+'));
-        Some(call.and_then(|call| symbols.name_of(call)).unwrap_or(name))
+        let name = symbols.name_of(pc);
+        // A call that never returns may be the last of its function: then the call is named, not what stands behind it, if
+        // anything does.
+        let inside = name.as_ref().is_some_and(|name| name.contains('+'));
+        let call = pc.checked_sub(4).filter(|_| !inside);
+        call.and_then(|call| symbols.name_of(call)).or(name)
     };
     let frame = |pc| Frame {
         pc,

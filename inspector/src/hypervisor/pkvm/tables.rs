@@ -2,7 +2,7 @@
 
 use super::meaning::Side;
 use super::vms::GuestRoot;
-use super::{BADDR, Linux, Walked, regimes, variables};
+use super::{BADDR, Linux, Walked, calls, regimes, variables};
 use crate::arch::regime::vmid;
 use crate::arch::walk::walk_all;
 use crate::target::TargetError;
@@ -47,8 +47,10 @@ impl Linux<'_, '_> {
                 .iter()
                 .all(|cpu| cpu.registers.get("VTTBR_EL2") == Some(0))
         {
-            let problem = "pKVM has not finished its start: the host's tables exist, but no CPU uses them yet; let the machine run";
-            self.problems.push(problem.to_owned());
+            let outlook = self.outlook("let the machine run");
+            self.problems.push(format!(
+                "pKVM has not finished its start: the host's tables exist, but no CPU uses them yet; {outlook}"
+            ));
         }
         let facts = regimes::facts("host-s2", &regime, &source);
         self.facts.extend(facts);
@@ -147,14 +149,29 @@ impl Linux<'_, '_> {
         Ok(match off {
             // KVM_MODE_DEFAULT is what the variable says before the command line is read, and EL2 is off without VMs.
             Some(mode) if !hyp_is_on && mode == "KVM_MODE_DEFAULT" => format!(
-                "protected mode is off, or the kernel has not come so far yet: EL2's own translation is off on every CPU and KVM's mode is {mode}; let it run, or boot it with kvm-arm.mode=protected"
+                "protected mode is off, or the kernel has not come so far yet: EL2's own translation is off on every CPU and KVM's mode is {mode}; {}, or boot it with kvm-arm.mode=protected",
+                self.outlook("let it run")
             ),
             Some(mode) => format!(
                 "protected mode is off: KVM's mode is {mode}; boot the kernel with kvm-arm.mode=protected"
             ),
-            None if hyp_is_on => "the host is not confined: protected mode is off, or pKVM has not finished its start".to_owned(),
-            None => "pKVM is not up: EL2's own translation is off on every CPU; the kernel has not come so far yet, or KVM is off".to_owned(),
+            None if hyp_is_on => format!(
+                "the host is not confined: protected mode is off, or pKVM has not finished its start; {}",
+                self.outlook("let the machine run")
+            ),
+            None => format!(
+                "pKVM is not up: EL2's own translation is off on every CPU; the kernel has not come so far yet, or KVM is off; {}",
+                self.outlook("let the machine run")
+            ),
         })
+    }
+
+    /// What to do about a kernel that has not come far enough, unless it never will.
+    fn outlook(&self, otherwise: &str) -> String {
+        match calls::panicked(self.cpus) {
+            Some(cpu) => format!("it never will, for the kernel has panicked on CPU {cpu}"),
+            None => otherwise.to_owned(),
+        }
     }
 
     /// What the kernel was asked for: the variable `kvm_mode`, by name.

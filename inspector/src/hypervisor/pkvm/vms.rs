@@ -92,7 +92,9 @@ pub(super) fn read(
 impl Layout {
     fn probe(memory: &Memory<'_>, kernel: &mut Kernel) -> Result<Self, String> {
         let Some(table) = kernel.symbol(&format!("{NVHE}vm_table")) else {
-            return Err(if names_data(kernel) {
+            // Its types tell where its symbols are of functions only.
+            let no_vms = kernel.types().is_ok() && kernel.size_of("pkvm_hyp_vm").is_none();
+            return Err(if no_vms || names_data(kernel) {
                 "this kernel's hypervisor keeps no table of VMs (it came with Linux 6.2): VMs belong to the host"
                     .to_owned()
             } else {

@@ -166,6 +166,27 @@ fn the_hosts_kernel_is_followed_on_its_own_stack() {
 }
 
 #[test]
+fn a_call_that_never_returns_is_named_itself() {
+    for (behind, name) in [
+        (IDLE + 0x10, "idle+0x10"),
+        // The next function begins there.
+        (LOOP, "idle+0xfc"),
+        // Nothing does.
+        (LOOP + 0x100, "loop+0xfc"),
+    ] {
+        let host = [
+            ("cpsr", AT_EL1),
+            ("pc", el1(LOOP + 4)),
+            ("x29", HOST_STACK + KERNEL),
+            ("x30", el1(LOOP)),
+        ];
+        let mut machine = machine();
+        machine.put(HOST_STACK, &[HOST_STACK + 0x40 + KERNEL, el1(behind)]);
+        assert_eq!(chain(&mut machine, &registers(&host)), ["loop+0x4", name]);
+    }
+}
+
+#[test]
 fn in_the_vector_x29_is_the_hosts_still() {
     let vector = [
         ("x29", HOST_STACK + KERNEL),
@@ -237,6 +258,35 @@ fn code_has_its_name_at_all_its_addresses() {
     assert_eq!(name(alias + offset + MAP).as_deref(), Some("map"));
     assert_eq!(name(alias + offset + 0x8000), None);
     assert_eq!(name(0x20_0000_0000), None);
+}
+
+#[test]
+fn a_panic_is_told_by_the_calls() {
+    let cpus = |names: &[Option<&str>]| {
+        let mut cpus = [registers(&[]), registers(&[])];
+        cpus[1].number = 1;
+        let frame = |name: &Option<&str>| Frame {
+            pc: 0,
+            symbol: name.map(str::to_owned),
+        };
+        cpus[1].calls = names.iter().map(frame).collect();
+        cpus
+    };
+    for (names, cpu) in [
+        (&[][..], None),
+        (&[None, Some("panic+0x34c"), Some("die+0x290")], Some(1)),
+        (
+            &[Some("smp_send_stop+0x130"), Some("vpanic+0x1fc")],
+            Some(1),
+        ),
+        (&[Some("panic")], Some(1)),
+        (
+            &[Some("panic_smp_self_stop+0x8"), Some("hyp_panic+0x8"), None],
+            None,
+        ),
+    ] {
+        assert_eq!(panicked(&cpus(names)), cpu, "{names:?}");
+    }
 }
 
 #[test]
