@@ -215,14 +215,27 @@ pub enum RunState {
     Stopped {
         /// The CPU that stopped the others, where the server named one.
         cpu: Option<usize>,
-        /// Why, in the server's or our words (`signal 2`).
+        /// Why, in the server's or our words (`signal 2`, `about to write to 0x40001000`).
         reason: String,
     },
     /// The machine ended.
     Exited,
 }
 
+/// What makes CPUs stop. Addresses are virtual, in whichever regime a CPU is in when it gets there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Breakpoint {
+    /// The instruction at this address: a CPU stops before it executes it.
+    Code(u64),
+    /// These bytes: a CPU stops before it writes to any of them. So its PC is that of the writing instruction and memory
+    /// still holds the old value; [`RunControl::step`] has it write.
+    Write(Span),
+}
+
 /// Making a machine run and stop.
+///
+/// Several CPUs may get to breakpoints at once, and [`RunState::Stopped`] names one of them: who sets breakpoints looks
+/// at the PC of each CPU after a stop. Dropping the target takes all its breakpoints away.
 pub trait RunControl {
     /// Whether the machine ran when it was found.
     fn found_running(&self) -> bool;
@@ -234,6 +247,9 @@ pub trait RunControl {
     fn state(&mut self) -> Result<RunState, TargetError>;
 
     /// Lets all CPUs run. Does nothing when they do.
+    ///
+    /// Those that stand at a breakpoint of ours are stepped first, each while all others stand. If one of them gets to
+    /// the next breakpoint by that, the machine stays stopped, and its state says so.
     ///
     /// # Errors
     /// The link failed.
@@ -250,6 +266,30 @@ pub trait RunControl {
     /// # Errors
     /// The link failed.
     fn wait(&mut self, limit: Duration) -> Result<RunState, TargetError>;
+
+    /// Sets a breakpoint on all CPUs of a machine that stands. One that is set stays so.
+    ///
+    /// `Ok(Err(reason))` when the server refuses this one: it has no room, or nothing is there.
+    ///
+    /// # Errors
+    /// The link failed, or the machine runs.
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError>;
+
+    /// Takes a breakpoint of ours away, on a machine that stands. Does nothing when it is not set.
+    ///
+    /// # Errors
+    /// The link failed, or the machine runs.
+    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError>;
+
+    /// Those of ours that are set, in the order they were set in.
+    fn breakpoints(&self) -> Vec<Breakpoint>;
+
+    /// Has one CPU execute one instruction while all others stand, and returns its new PC. Breakpoints of ours do not
+    /// hold it back. A CPU that waits for an interrupt stays where it is.
+    ///
+    /// # Errors
+    /// The link failed, the machine runs, or that CPU is off.
+    fn step(&mut self, cpu: usize) -> Result<u64, TargetError>;
 }
 
 /// Sorts ranges and joins those that touch or overlap; empty ones vanish.

@@ -4,6 +4,7 @@
 //! server's virtual reads honour the host's stage 2, which is filled on demand, so most of RAM would be unreadable.
 
 mod address;
+mod breakpoints;
 mod channel;
 mod link;
 mod mark;
@@ -82,6 +83,8 @@ impl Gdb {
         };
         machine.threads = list_threads(&mut machine.link)?;
         let layout = Layout::read(&mut machine.link, packet_size)?;
+        machine.breakpoints.pc_request = layout.pc_request();
+        machine.breakpoints.in_memory = matches!(server, Server::Channel(_));
         let mut notes = Vec::new();
         if let Some(traces) = &mut traces {
             traces.clear(&mut machine, &layout)?;

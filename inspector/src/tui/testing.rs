@@ -9,7 +9,7 @@ use crate::hypervisor;
 use crate::image::Images;
 use crate::model::System;
 use crate::target::testing::from_pages;
-use crate::target::{ReadError, Registers, RunControl, RunState, Target, TargetError};
+use crate::target::{Breakpoint, ReadError, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(super) struct Fake {
     tables: BTreeMap<u64, u64>,
     cpus: Vec<Registers>,
     state: RunState,
+    breakpoints: Vec<Breakpoint>,
     /// The link breaks at the next thing that is asked.
     pub(super) broken: Arc<AtomicBool>,
     /// The machine ends as soon as it runs.
@@ -63,6 +64,7 @@ impl Fake {
             .into(),
             cpus: (0..4).map(cpu).collect(),
             state: stopped(),
+            breakpoints: Vec::new(),
             broken: Arc::default(),
             ends: false,
             bare: false,
@@ -312,6 +314,32 @@ impl RunControl for Fake {
 
     fn wait(&mut self, _: Duration) -> Result<RunState, TargetError> {
         self.state()
+    }
+
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
+        self.link()?;
+        if !self.breakpoints.contains(&breakpoint) {
+            self.breakpoints.push(breakpoint);
+        }
+        Ok(Ok(()))
+    }
+
+    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
+        self.link()?;
+        self.breakpoints.retain(|other| *other != breakpoint);
+        Ok(())
+    }
+
+    fn breakpoints(&self) -> Vec<Breakpoint> {
+        self.breakpoints.clone()
+    }
+
+    /// Every instruction leads to the next.
+    fn step(&mut self, cpu: usize) -> Result<u64, TargetError> {
+        self.link()?;
+        let pc = self.cpus[cpu].0.get_mut("pc").expect("each has one");
+        *pc += 4;
+        Ok(*pc)
     }
 }
 

@@ -5,3 +5,4 @@
 mod qemu;
 mod qemu_hyp;
 mod qemu_sessions;
+mod qemu_stops;

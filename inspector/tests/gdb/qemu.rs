@@ -13,13 +13,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Long enough for a busy computer; no test that passes waits for it.
-const PATIENT: Duration = Duration::from_secs(30);
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 /// Where `virt` has its RAM; QEMU puts the device tree at its start.
 const RAM: u64 = 0x4000_0000;
 const DEVICE_TREE_MAGIC: [u8; 4] = [0xd0, 0x0d, 0xfe, 0xed];
 
 /// A QEMU that ends with the test.
-struct Qemu {
+pub(crate) struct Qemu {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -28,7 +28,7 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("gdb").display().to_string();
         let mut child = Command::new("qemu-system-aarch64")
@@ -71,7 +71,7 @@ impl Qemu {
     }
 
     /// A command and its reply; events are skipped.
-    fn qmp(&mut self, command: &str) -> String {
+    pub(crate) fn qmp(&mut self, command: &str) -> String {
         writeln!(self.stdin, "{{\"execute\":\"{command}\"}}").unwrap();
         let mut line = String::new();
         while !line.starts_with("{\"return\"") {
@@ -82,15 +82,15 @@ impl Qemu {
         line
     }
 
-    fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.qmp("query-status").contains("\"running\": true")
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("unix:{}", self.socket)
     }
 
-    fn attach(&self) -> Gdb {
+    pub(crate) fn attach(&self) -> Gdb {
         let address = Address::Unix(self.socket.clone().into());
         Gdb::attach(&self.name(), &address, PATIENT).unwrap()
     }

@@ -77,6 +77,13 @@ impl Layout {
             .count()
     }
 
+    /// The request that reads the selected thread's PC, which [`Self::read`] has made sure of.
+    pub(super) fn pc_request(&self) -> String {
+        let is_pc = |register: &&Register| register.name.as_deref() == Some("pc");
+        let number = self.registers.iter().find(is_pc).map(|pc| pc.number);
+        format!("p{:x}", number.unwrap_or_default())
+    }
+
     /// The requests that read every register of the selected thread.
     pub(super) fn requests(&self) -> Vec<String> {
         let singles = self.registers[self.in_g..]

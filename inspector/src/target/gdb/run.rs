@@ -1,8 +1,9 @@
 //! Run control, and leaving the machine as it was found.
 
+use super::breakpoints::Breakpoints;
 use super::link::{Link, is_stop, printable};
 use super::mark::Mark;
-use crate::target::{RunControl, RunState, TargetError};
+use crate::target::{Breakpoint, RunControl, RunState, TargetError};
 use std::time::Duration;
 
 /// A CPU as the server names it: `01`, or `p01.01` once a client of this QEMU has negotiated `multiprocess`.
@@ -29,8 +30,18 @@ impl Thread {
     }
 }
 
+/// The address of a watchpoint in a stop reply: `T05thread:01;watch:ffff000000401000;`.
+pub(super) fn watch_address(packet: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(packet).ok()?;
+    let digits = text.split(';').find_map(|part| {
+        let (kind, address) = part.split_once(':')?;
+        kind.ends_with("watch").then_some(address)
+    })?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 /// What a stop reply says: `T02thread:p01.02;`, `S05`, `W00`, `X09`.
-fn parse_stop(packet: &[u8], threads: &[Thread]) -> RunState {
+pub(super) fn parse_stop(packet: &[u8], threads: &[Thread]) -> RunState {
     let text = String::from_utf8_lossy(packet);
     if matches!(packet.first(), Some(b'W' | b'X')) {
         return RunState::Exited;
@@ -58,8 +69,12 @@ pub(super) struct Machine {
     pub(super) link: Link,
     /// One a CPU, in the order of CPUs.
     pub(super) threads: Vec<Thread>,
-    state: RunState,
+    pub(super) state: RunState,
     found_running: bool,
+    /// Those that may be set.
+    pub(super) breakpoints: Breakpoints,
+    /// The CPU that stands before a write that we watch for, as far as the server has told.
+    pub(super) before_write: Option<usize>,
     /// A client that was killed has stopped it: then it is left running if it runs.
     pub(super) ran_before: bool,
     /// The mark that may be set in QEMU.
@@ -77,6 +92,8 @@ impl Machine {
                 reason: "found stopped".to_owned(),
             },
             found_running: false,
+            breakpoints: Breakpoints::default(),
+            before_write: None,
             ran_before: false,
             mark: None,
         }
@@ -115,10 +132,10 @@ impl RunControl for Machine {
     }
 
     fn resume(&mut self) -> Result<(), TargetError> {
-        if matches!(self.state, RunState::Stopped { .. }) {
+        if matches!(self.state, RunState::Stopped { .. }) && !self.step_off_breakpoints()? {
             self.link.settle("letting the machine run")?;
-            self.link.send_only("letting the machine run", "vCont;c")?;
             self.state = RunState::Running;
+            self.link.send_only("letting the machine run", "vCont;c")?;
         }
         Ok(())
     }
@@ -149,6 +166,7 @@ impl RunControl for Machine {
         {
             if is_stop(&packet) {
                 self.state = parse_stop(&packet, &self.threads);
+                self.take_in_write(watch_address(&packet))?;
             } else if packet.first() != Some(&b'O') {
                 // `O…` is text of the debuggee's. Anything else is the answer to what let it run.
                 self.state = RunState::Stopped {
@@ -161,6 +179,22 @@ impl RunControl for Machine {
         }
         Ok(self.state.clone())
     }
+
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
+        self.insert_breakpoint(breakpoint)
+    }
+
+    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
+        self.remove_breakpoint(breakpoint)
+    }
+
+    fn breakpoints(&self) -> Vec<Breakpoint> {
+        self.breakpoints.set.clone()
+    }
+
+    fn step(&mut self, cpu: usize) -> Result<u64, TargetError> {
+        self.step_one(cpu)
+    }
 }
 
 impl Machine {
@@ -172,21 +206,22 @@ impl Machine {
         }
         let running = self.state == RunState::Running;
         let runs_on = self.found_running || running && self.ran_before;
-        // On a machine that runs, no mark can be removed.
-        if running && (!runs_on || self.mark.is_some()) {
+        // On a machine that runs, no breakpoint can be removed.
+        if running && (!runs_on || self.mark.is_some() || !self.breakpoints.set.is_empty()) {
             self.interrupt()?;
         }
         if !matches!(self.state, RunState::Stopped { .. }) {
             return Ok(());
         }
+        let mut requests = self.breakpoints.removals();
+        // `D` removes it.
+        requests.extend(self.mark.filter(|_| !runs_on).map(Mark::remove));
+        self.link.exchange(doing, &requests)?;
         if runs_on {
-            // `D` lets even a machine run that was paused, so it is said only here; it clears all breakpoints. A bare `D` is
+            // Closing the connection would leave the machine paused. `D` lets even a machine run that was paused, so it is said only here; it clears all breakpoints. A bare `D` is
             // refused by QEMU once a client has negotiated `multiprocess`.
             let process = self.threads.first().map_or(1, |thread| thread.process);
             self.link.ask(doing, &format!("D;{process:x}"))?;
-        } else if let Some(mark) = self.mark {
-            // Closing the connection leaves the machine paused.
-            self.link.ask(doing, &mark.remove())?;
         }
         Ok(())
     }
