@@ -41,7 +41,7 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 /// or in the entry concerned, and the rest is there.
 pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, TargetError> {
     let mut cpus = read_cpus(target)?;
-    let mut problems = Vec::new();
+    let mut problems = target.problems();
     let Some(description) = describe(target, images, &mut problems)? else {
         // Whoever gives hyp's own image does not look for a kernel.
         let linux = images.file_of(VARIABLE).is_none() || images.kernel().is_some();

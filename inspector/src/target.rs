@@ -1,7 +1,9 @@
-//! Where bytes come from: a gdb server, or a file that remembers one.
+//! Where bytes come from: a gdb server, or a file that remembers a machine.
 //!
 //! A target knows nothing of hypervisors. What it cannot do it answers with `None`.
 
+mod core;
+pub mod dump;
 pub mod gdb;
 mod recorder;
 pub mod rsp;
@@ -13,6 +15,7 @@ pub use recorder::Recorder;
 
 use crate::addr::Span;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -27,7 +30,14 @@ pub fn open(name: &str, timeout: Duration) -> Result<Box<dyn Target>, TargetErro
     if let Some(address) = gdb::Address::parse(name)? {
         return Ok(Box::new(gdb::Gdb::attach(name, &address, timeout)?));
     }
-    Ok(Box::new(snapshot::Snapshot::open(name)?))
+    let file = core::open(Path::new(name)).map_err(|reason| TargetError::Open {
+        target: name.to_owned(),
+        reason,
+    })?;
+    Ok(match dump::Dump::open(name, file)? {
+        Some(dump) => Box::new(dump),
+        None => Box::new(snapshot::Snapshot::open(name)?),
+    })
 }
 
 /// Set it, from a handler of Ctrl-C for example, and every wait of every target of this process ends with
@@ -112,8 +122,8 @@ pub enum ReadError {
         /// The machine's answer.
         reason: String,
     },
-    /// A snapshot does not hold it.
-    #[error("physical {0} was not saved in this snapshot")]
+    /// A snapshot or a memory dump does not hold it.
+    #[error("physical {0} is not in this file")]
     NotSaved(Span),
 }
 
@@ -193,6 +203,11 @@ pub trait Target: Send {
     /// The file is damaged.
     fn saved_symbols(&mut self) -> Result<Option<String>, TargetError> {
         Ok(None)
+    }
+
+    /// What is missing of the machine, in sentences: no answer is complete then.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// What the user should know of how the target was found, in sentences.

@@ -105,6 +105,10 @@ impl Target for Recorder<'_> {
         self.target.saved_symbols()
     }
 
+    fn problems(&self) -> Vec<String> {
+        self.target.problems()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.target.notes()
     }

@@ -22,6 +22,9 @@ use crate::target::{ReadError, Registers, Target, TargetError, covered};
 use std::ops::Range;
 use std::path::Path;
 
+/// The owner of the notes that make an ELF core a snapshot.
+pub(super) const NOTE_OWNER: &[u8] = notes::OURS;
+
 /// What a snapshot holds; [`Recorder`](crate::target::Recorder) collects it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Contents {

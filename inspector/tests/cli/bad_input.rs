@@ -121,9 +121,9 @@ fn files_that_are_not_ours() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("file");
     for (content, words) in [
-        (&b""[..], "no snapshot"),
-        (b"text", "no snapshot"),
-        (&[0; 4096], "no snapshot"),
+        (&b""[..], "neither a snapshot nor a memory dump"),
+        (b"text", "neither a snapshot nor a memory dump"),
+        (&[0; 4096], "neither a snapshot nor a memory dump"),
         (b"\x7fELF", "truncated or damaged"),
         (
             &program().elf(),

@@ -2,6 +2,7 @@
 
 use super::{Contents, Refusal};
 use crate::addr::Span;
+use crate::target::core::CPU_LIMIT;
 use crate::target::{Registers, merge};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,14 +14,8 @@ pub(super) const FACTS: u32 = 1;
 pub(super) const DESCRIPTION: u32 = 2;
 pub(super) const SYMBOLS: u32 = 3;
 pub(super) const CHECKSUMS: u32 = 4;
-/// The name of notes that every ELF core has.
-pub(super) const CORE: &[u8] = b"CORE";
-/// A CPU's general registers: `struct elf_prstatus` of AArch64 Linux.
-pub(super) const PRSTATUS: u32 = 1;
 
 const FORMAT: &str = "inspector.snapshot/1";
-/// The most CPUs a file may claim.
-const CPU_LIMIT: usize = 4096;
 
 /// The note FACTS. Numbers that may need 64 bits are "0x…".
 #[derive(Serialize, Deserialize)]
@@ -143,19 +138,6 @@ pub(super) fn parse_facts(note: &[u8]) -> Result<Contents, String> {
         found_running: facts.found_running,
         ..Contents::default()
     })
-}
-
-/// `struct elf_prstatus` of AArch64 Linux: the thread's number at 32, x0…x30, sp, pc and pstate from 112 on.
-/// The thread's number is the CPU's plus one, as QEMU has it.
-pub(super) fn prstatus(cpu: u32, registers: &Registers) -> Vec<u8> {
-    let mut note = vec![0; 112];
-    note[32..36].copy_from_slice(&(cpu + 1).to_le_bytes());
-    let general = (0..=30).map(|number| format!("x{number}"));
-    for name in general.chain(["sp", "pc", "cpsr"].map(str::to_owned)) {
-        note.extend(registers.get(&name).unwrap_or(0).to_le_bytes());
-    }
-    note.extend([0; 8]);
-    note
 }
 
 /// A note: sizes, type, name and content, each padded to four bytes.

@@ -3,53 +3,29 @@
 use super::Contents;
 use super::notes::{self, Checksums};
 use crate::addr::Span;
+use crate::target::core::{self, SHORT, Segment};
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{FileHeader, ProgramHeader};
-use std::fs::File;
+use object::read::elf::ProgramHeader;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 /// The longest file that is read into memory.
 const FILE_LIMIT: u64 = 1 << 32;
-const SHORT: &str = "it is truncated or damaged: its headers point behind its end";
-const NOT_OURS: &str = "no snapshot: it is no ELF core of an AArch64 machine";
 
-type Header = elf::FileHeader64<LittleEndian>;
 /// Physical ranges and where in the file they are.
 type Segments = Vec<(Span, Range<usize>)>;
 
 /// The bytes of a file that begins as a snapshot does.
 pub(super) fn load(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "no such file; a target is `demo`, HOST:PORT, :PORT, unix:PATH or a snapshot file"
-                .to_owned()
-        }
-        _ => format!("cannot read it: {error}"),
-    };
-    let metadata = std::fs::metadata(path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err(
-            "no snapshot: it is not a regular file (a socket is named unix:PATH)".to_owned(),
-        );
-    }
-    let mut file = File::open(path).map_err(cannot)?;
-    // The first bytes tell, before all of some other large file is read.
-    let mut bytes = Vec::new();
-    let head = size_of::<Header>() as u64;
-    file.by_ref()
-        .take(head)
-        .read_to_end(&mut bytes)
-        .map_err(cannot)?;
-    if !bytes.starts_with(&elf::ELFMAG) {
-        return Err(NOT_OURS.to_owned());
-    }
-    if metadata.len() > FILE_LIMIT {
+    let cannot = |error: std::io::Error| format!("cannot read it: {error}");
+    let file = core::open(path)?;
+    if file.metadata().map_err(cannot)?.len() > FILE_LIMIT {
         return Err("no snapshot: it is larger than 4 GiB".to_owned());
     }
-    file.take(FILE_LIMIT - head)
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT)
         .read_to_end(&mut bytes)
         .map_err(cannot)?;
     Ok(bytes)
@@ -57,21 +33,13 @@ pub(super) fn load(path: &Path) -> Result<Vec<u8>, String> {
 
 /// Checks all of `file` and takes it apart.
 pub(super) fn parse(file: &[u8]) -> Result<(Contents, Segments), String> {
-    if file.len() < size_of::<Header>() {
-        return Err(SHORT.to_owned());
-    }
-    let header = Header::parse(file).map_err(|_| NOT_OURS.to_owned())?;
-    let endian = header.endian().map_err(|_| NOT_OURS.to_owned())?;
-    if matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
-        return Err("no snapshot but a program: name it with --image".to_owned());
-    }
-    if header.e_type(endian) != elf::ET_CORE || header.e_machine(endian) != elf::EM_AARCH64 {
-        return Err(NOT_OURS.to_owned());
-    }
-    let headers = header
-        .program_headers(endian, file)
-        .map_err(|_| SHORT.to_owned())?;
-    let ours = our_notes(headers, file)?;
+    let headers = core::segments(file)?;
+    let mut ours = Vec::new();
+    core::each_note(headers, file, |note| {
+        if note.owner == notes::OURS {
+            ours.push((note.kind, note.content));
+        }
+    })?;
     let find = |kind| ours.iter().find(|(other, _)| *other == kind);
     let Some((_, content)) = find(notes::CHECKSUMS) else {
         return Err("an ELF core, but not one that `inspector save` wrote".to_owned());
@@ -95,34 +63,8 @@ pub(super) fn parse(file: &[u8]) -> Result<(Contents, Segments), String> {
     Ok((contents, segments(headers, file)?))
 }
 
-/// Types and contents of the notes that are ours.
-fn our_notes<'a>(
-    headers: &[elf::ProgramHeader64<LittleEndian>],
-    file: &'a [u8],
-) -> Result<Vec<(u32, &'a [u8])>, String> {
-    let mut ours = Vec::new();
-    for header in headers {
-        let Some(mut notes) = header
-            .notes(LittleEndian, file)
-            .map_err(|_| SHORT.to_owned())?
-        else {
-            continue;
-        };
-        while let Some(note) = notes.next().map_err(|_| SHORT.to_owned())? {
-            if note.name() == notes::OURS {
-                ours.push((note.n_type(LittleEndian).0, note.desc()));
-            }
-        }
-    }
-    Ok(ours)
-}
-
 /// Checks that every byte of the file is what was written.
-fn verify(
-    file: &[u8],
-    content: &[u8],
-    headers: &[elf::ProgramHeader64<LittleEndian>],
-) -> Result<(), String> {
+fn verify(file: &[u8], content: &[u8], headers: &[Segment]) -> Result<(), String> {
     let checksums =
         Checksums::parse(content).ok_or("it is damaged: the list of checksums is wrong")?;
     if checksums.length != file.len() as u64 {
@@ -158,11 +100,7 @@ fn verify(
 }
 
 /// What a part of the file is, in words.
-fn what_is_at(
-    start: usize,
-    checksums_at: usize,
-    headers: &[elf::ProgramHeader64<LittleEndian>],
-) -> String {
+fn what_is_at(start: usize, checksums_at: usize, headers: &[Segment]) -> String {
     match start {
         0 => "its headers".to_owned(),
         start if start < checksums_at => "its notes".to_owned(),
@@ -175,10 +113,7 @@ fn what_is_at(
     }
 }
 
-fn segments(
-    headers: &[elf::ProgramHeader64<LittleEndian>],
-    file: &[u8],
-) -> Result<Segments, String> {
+fn segments(headers: &[Segment], file: &[u8]) -> Result<Segments, String> {
     let mut segments: Segments = Vec::new();
     for header in headers {
         if header.p_type(LittleEndian) != elf::PT_LOAD {

@@ -178,7 +178,7 @@ fn truncated_anywhere_it_says_so() {
     let error = open_bytes(&file[..file.len() - 1]).unwrap_err().to_string();
     assert!(error.contains("truncated or damaged: "), "{error}");
     let error = open_bytes(&file[..3]).unwrap_err().to_string();
-    assert!(error.contains("no snapshot"), "{error}");
+    assert!(error.contains("neither a snapshot"), "{error}");
     let longer = [&file[..], b"x"].concat();
     let error = open_bytes(&longer).unwrap_err().to_string();
     assert!(error.contains("bytes are there"), "{error}");
@@ -233,10 +233,22 @@ fn other_files_are_no_snapshots() {
     let mut other_machine = write::encode(&Contents::default()).unwrap();
     other_machine[18] = 62; // EM_X86_64
     for (bytes, words) in [
-        (&b""[..], "no snapshot: it is no ELF core"),
-        (b"hello\n", "no snapshot: it is no ELF core"),
-        (&[0; 4096], "no snapshot: it is no ELF core"),
-        (&other_machine, "no snapshot: it is no ELF core"),
+        (
+            &b""[..],
+            "neither a snapshot nor a memory dump: it is no ELF core",
+        ),
+        (
+            b"hello\n",
+            "neither a snapshot nor a memory dump: it is no ELF core",
+        ),
+        (
+            &[0; 4096],
+            "neither a snapshot nor a memory dump: it is no ELF core",
+        ),
+        (
+            &other_machine,
+            "neither a snapshot nor a memory dump: it is no ELF core",
+        ),
         (&program, "no snapshot but a program: name it with --image"),
     ] {
         let error = open_bytes(bytes).unwrap_err().to_string();

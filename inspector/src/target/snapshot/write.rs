@@ -2,6 +2,7 @@
 
 use super::notes::{self, Checksums, Part};
 use super::{Contents, Memory};
+use crate::target::core;
 use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, Writer};
 use std::fs::{File, Permissions};
@@ -136,9 +137,9 @@ fn plain_notes(contents: &Contents) -> Result<Vec<Vec<u8>>, String> {
     let mut all = Vec::new();
     for (cpu, registers) in (0..).zip(&contents.registers) {
         all.push(notes::note(
-            notes::CORE,
-            notes::PRSTATUS,
-            &notes::prstatus(cpu, registers),
+            core::CORE,
+            core::PRSTATUS,
+            &core::prstatus(cpu, registers),
         )?);
     }
     let facts = notes::facts(contents)?;
