@@ -11,6 +11,7 @@ mod locate;
 mod locks;
 mod meaning;
 mod memory;
+mod params;
 mod records;
 mod regimes;
 mod tables;
@@ -31,6 +32,7 @@ use layout::Layout;
 use locate::{Build, Location};
 use meaning::{Meaning, Side};
 use memory::Memory;
+use params::SetUp;
 use records::Records;
 
 /// The root's address in a VTTBR_EL2: bits 47:1, without VMID and CnP. Addresses of 52 bits are told by [`Regime::stage2`].
@@ -55,7 +57,8 @@ pub(super) fn capture(
     let backed = target.ram()?.unwrap_or_default();
     let mut memory = Memory::new(target);
     let mut facts = Vec::new();
-    let hyp = hyp_tables(&mut memory, cpus, &mut facts, problems)?;
+    let by_registers = regimes::hyp(cpus);
+    let mut hyp = hyp_tables(&mut memory, by_registers, &mut facts, problems)?;
     let vectors = locate::vector_pages(&mut memory, cpus)?;
     let Some(location) = find(&mut memory, images, &vectors, &backed, problems)? else {
         return Ok(None);
@@ -64,10 +67,20 @@ pub(super) fn capture(
         return Ok(None);
     };
     memory.image_offset = location.image_offset;
+    let set_up = match regimes::are_known(cpus) {
+        true => None,
+        false => Some(params::read(&mut memory, kernel, cpus.len(), problems)?),
+    };
+    if let Some(set_up) = &set_up {
+        memory.per_cpu = set_up.per_cpu();
+        facts.extend(set_up.fact());
+        hyp = hyp_tables(&mut memory, set_up.hyp(), &mut facts, problems)?;
+    }
     let mut linux = Linux {
         memory,
         kernel,
         location,
+        set_up,
         facts,
         problems,
         cpus,
@@ -75,14 +88,14 @@ pub(super) fn capture(
     linux.capture(hyp, backed).map(Some)
 }
 
-/// EL2's own tables by its registers.
+/// EL2's own tables, by what was found of their registers.
 fn hyp_tables(
     memory: &mut Memory<'_>,
-    cpus: &[Cpu],
+    found: Option<Result<(Regime, String), String>>,
     facts: &mut Vec<Fact>,
     problems: &mut Vec<String>,
 ) -> Result<Option<Walked>, TargetError> {
-    let (regime, source) = match regimes::hyp(cpus) {
+    let (regime, source) = match found {
         Some(Ok(found)) => found,
         Some(Err(error)) => {
             problems.push(error);
@@ -150,6 +163,8 @@ struct Linux<'a, 'm> {
     memory: Memory<'m>,
     kernel: &'a mut Kernel,
     location: Location,
+    /// What CPUs without EL2's registers were set up with; `None` where the registers are known.
+    set_up: Option<SetUp>,
     facts: Vec<Fact>,
     problems: &'a mut Vec<String>,
     cpus: &'a mut Vec<Cpu>,

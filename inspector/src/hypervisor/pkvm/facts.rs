@@ -133,11 +133,10 @@ impl Linux<'_, '_> {
 
     pub(super) fn hypervisor(&self, layout: &Layout, found: bool) -> Hypervisor {
         let states = layout.states.as_ref();
-        let e2h = self
-            .cpus
-            .iter()
-            .find_map(|cpu| cpu.registers.get("HCR_EL2"))
-            .map(|hcr| hcr >> 34 & 1 != 0);
+        let mut hcrs = self.cpus.iter().map(|cpu| cpu.registers.get("HCR_EL2"));
+        let hcr = hcrs.find_map(|hcr| hcr);
+        let hcr = hcr.or_else(|| self.set_up.as_ref()?.hcr());
+        let e2h = hcr.map(|hcr| hcr >> 34 & 1 != 0);
         Hypervisor {
             kind: match found {
                 true => HypervisorKind::Pkvm,

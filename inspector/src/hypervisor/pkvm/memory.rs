@@ -17,6 +17,8 @@ pub(super) struct Memory<'a> {
     tables: HashMap<u64, Vec<u8>>,
     /// PA = EL2's linear address + this, wrapping (`hyp_physvirt_offset`), once it is known.
     pub(super) physvirt_offset: Option<u64>,
+    /// By the CPU's number, what stands in for a `TPIDR_EL2` that is not known.
+    pub(super) per_cpu: HashMap<usize, u64>,
 }
 
 impl<'a> Memory<'a> {
@@ -28,6 +30,7 @@ impl<'a> Memory<'a> {
             hyp: None,
             tables: HashMap::new(),
             physvirt_offset: None,
+            per_cpu: HashMap::new(),
         }
     }
 

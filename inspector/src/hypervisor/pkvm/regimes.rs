@@ -11,7 +11,7 @@ const HCR_VM: u64 = 1;
 /// `HCR_EL2.TGE`: EL0's exceptions go to EL2, as where the kernel itself runs there.
 const HCR_TGE: u64 = 1 << 27;
 /// `HCR_EL2.E2H`.
-const HCR_E2H: u64 = 1 << 34;
+pub(super) const HCR_E2H: u64 = 1 << 34;
 
 /// Whether the kernel itself runs at EL2 (VHE) on a CPU: then nothing confines it.
 pub(super) fn is_vhe(registers: &Registers) -> bool {
@@ -24,6 +24,12 @@ pub(super) fn is_vhe(registers: &Registers) -> bool {
 /// Whether EL2's own translation is on; `None` where its registers are not known.
 pub(super) fn el2_is_on(registers: &Registers) -> Option<bool> {
     Some(registers.get("SCTLR_EL2")? & SCTLR_M != 0)
+}
+
+/// Whether the target has EL2's registers: a memory dump has none.
+pub(super) fn are_known(cpus: &[Cpu]) -> bool {
+    cpus.iter()
+        .any(|cpu| cpu.registers.get("TTBR0_EL2").is_some())
 }
 
 /// EL2's own regime, by the first CPU on which it is on and makes sense; with where it comes from.
@@ -53,12 +59,23 @@ pub(super) fn hyp(cpus: &[Cpu]) -> Option<Result<(Regime, String), String>> {
     })
 }
 
+/// The host's stage 2 as CPUs have it.
+pub(super) struct Active {
+    pub(super) vttbr: u64,
+    pub(super) vtcr: u64,
+    pub(super) source: String,
+}
+
 /// The host's stage 2 by the registers of a CPU that is not in a guest: the host has VMID 0.
-pub(super) fn host_by_registers(cpus: &[Cpu]) -> Option<(u64, u64, usize)> {
+pub(super) fn host_by_registers(cpus: &[Cpu]) -> Option<Active> {
     let mut hosts = cpus.iter().filter(|cpu| runs_host(&cpu.registers));
     hosts.find_map(|cpu| {
         let get = |name| cpu.registers.get(name);
-        Some((get("VTTBR_EL2")?, get("VTCR_EL2")?, cpu.number))
+        Some(Active {
+            vttbr: get("VTTBR_EL2")?,
+            vtcr: get("VTCR_EL2")?,
+            source: format!("VTTBR_EL2 and VTCR_EL2 of CPU {}", cpu.number),
+        })
     })
 }
 

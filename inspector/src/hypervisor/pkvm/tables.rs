@@ -1,27 +1,33 @@
 //! The host's and the guests' stage 2: which there are, and why there is none.
 
 use super::meaning::Side;
+use super::params::SetUp;
 use super::vms::GuestRoot;
 use super::{BADDR, Linux, Walked, calls, regimes, variables};
 use crate::arch::regime::vmid;
 use crate::arch::walk::walk_all;
+use crate::model::Cpu;
 use crate::target::TargetError;
 
 impl Linux<'_, '_> {
     /// The host's stage 2, or why there is none.
     pub(super) fn host_tables(&mut self, hyp_is_on: bool) -> Result<Option<Walked>, TargetError> {
         let kept = variables::host_tables(&mut self.memory, self.kernel)?;
-        let active = regimes::host_by_registers(self.cpus);
+        let by_registers = regimes::host_by_registers(self.cpus);
+        let active = by_registers.or_else(|| self.set_up.as_ref()?.host());
         let common = self.common()?;
-        let (regime, source) = match (&kept, active) {
+        let (regime, source) = match (&kept, &active) {
             (Some(kept), _) => (common.stage2_at(kept.root, kept.vtcr), kept.source.clone()),
-            (None, Some((vttbr, vtcr, cpu))) => {
-                let source = format!("VTTBR_EL2 and VTCR_EL2 of CPU {cpu}");
-                (common.stage2(vttbr, vtcr), source)
+            (None, Some(active)) => {
+                let regime = common.stage2(active.vttbr, active.vtcr);
+                (regime, active.source.clone())
             }
             (None, None) => {
-                let why = self.why_no_host(hyp_is_on)?;
-                self.problems.push(why);
+                // Or else it was said already what is not known.
+                if self.set_up.as_ref().is_none_or(SetUp::is_known) {
+                    let why = self.why_no_host(hyp_is_on)?;
+                    self.problems.push(why);
+                }
                 return Ok(None);
             }
         };
@@ -32,21 +38,21 @@ impl Linux<'_, '_> {
                 return Ok(None);
             }
         };
-        if let (Some(kept), Some((vttbr, vtcr, cpu))) = (&kept, active)
-            && let Ok(active) = common.stage2(vttbr, vtcr)
-            && active.root != regime.root
+        if let (Some(kept), Some(active)) = (&kept, &active)
+            && let Ok(used) = common.stage2(active.vttbr, active.vtcr)
+            && used.root != regime.root
         {
             self.problems.push(format!(
-                "host-s2: {} says the root is at {:#x}, but CPU {cpu} uses {:#x}",
-                kept.source, kept.root, active.root
+                "host-s2: {} says the root is at {:#x}, but {} say {:#x}",
+                kept.source, kept.root, active.source, used.root
             ));
         }
-        if active.is_none()
-            && self
-                .cpus
-                .iter()
-                .all(|cpu| cpu.registers.get("VTTBR_EL2") == Some(0))
-        {
+        let unused = |cpu: &Cpu| cpu.registers.get("VTTBR_EL2") == Some(0);
+        let unused = match &self.set_up {
+            Some(set_up) => set_up.is_known(),
+            None => self.cpus.iter().all(unused),
+        };
+        if active.is_none() && unused {
             let outlook = self.outlook("let the machine run");
             self.problems.push(format!(
                 "pKVM has not finished its start: the host's tables exist, but no CPU uses them yet; {outlook}"

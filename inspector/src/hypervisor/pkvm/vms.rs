@@ -331,7 +331,10 @@ pub(super) fn per_cpu(
 ) -> Result<Vec<Option<u64>>, TargetError> {
     let offsets: Vec<_> = cpus
         .iter()
-        .map(|cpu| cpu.registers.get("TPIDR_EL2"))
+        .map(|cpu| {
+            let register = cpu.registers.get("TPIDR_EL2");
+            register.or_else(|| memory.per_cpu.get(&cpu.number).copied())
+        })
         .collect();
     let spans: Vec<_> = offsets
         .iter()
