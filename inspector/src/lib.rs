@@ -10,6 +10,7 @@
 //! | names and types of the programs it runs | [`image`] |
 //! | what everything else reads | [`model`] |
 //! | what the hypervisor means by them | [`hypervisor`] |
+//! | host traps, followed to their end | [`abort`] |
 //! | the embedded machine | [`demo`] |
 //! | opening what the user named | [`session`] |
 //! | how it is shown | [`view`] |
@@ -26,6 +27,8 @@ pub mod image;
 pub mod model;
 
 pub mod hypervisor;
+
+pub mod abort;
 
 pub mod demo;
 

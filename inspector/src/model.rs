@@ -1,6 +1,7 @@
 //! What was captured: plain data, read by every view and by nothing that reads a machine.
 
 mod symbols;
+mod translation;
 
 pub use symbols::{Symbols, View};
 
@@ -369,6 +370,23 @@ pub struct Frame {
     pub symbol: Option<String>,
 }
 
+impl OwnerRange {
+    /// The part that lies in `pa`.
+    pub fn clip(&self, pa: Span) -> Option<Self> {
+        if !self.pa.overlaps(pa) {
+            return None;
+        }
+        let start = self.pa.start.max(pa.start);
+        let last = self.pa.last()?.min(pa.last()?);
+        let mut clipped = self.clone();
+        clipped.pa = Span::new(start, (last - start).saturating_add(1));
+        for guest in &mut clipped.guests {
+            guest.ipa = guest.ipa.wrapping_add(start - self.pa.start);
+        }
+        Some(clipped)
+    }
+}
+
 impl Entry {
     /// Who owns what it maps or annotates, and where the owner sees it if that is known:
     /// `guest:0x1001 at 0x40002000`.
@@ -573,6 +591,8 @@ impl FromStr for JointOwner {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ mod locks;
 mod owners;
 mod page;
 mod runs;
+mod story;
 mod vms;
 mod walk;
 
@@ -31,6 +32,11 @@ pub use page::{
     Mapping, PageView, TablePage, mappings_table, page, page_facts, page_states, states_heading,
 };
 pub use runs::{Run, RunFilter, runs, runs_table};
+pub use story::{
+    changes_table, choice_table, choice_text, fault_walk_table, memory_text, outcome_text,
+    road_table, steps_table, stories_table, story_heading, story_row, story_tables, trap_table,
+    writes_table,
+};
 pub use vms::{vcpus_table, vm_table, vms_table};
 pub use walk::{WalkView, end_name, shape_name, walk, walk_table};
 
@@ -180,7 +186,5 @@ fn joint_owner_cell(owner: JointOwner) -> Cell {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

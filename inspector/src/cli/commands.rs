@@ -171,7 +171,13 @@ impl Context<'_> {
                 heading.push_str(&format!(", {word}"));
             }
         }
-        Ok((document, vec![(heading, view::walk_table(&found))]))
+        Ok((
+            document,
+            vec![(
+                heading,
+                view::walk_table(&found.regime.regime, &found.translation),
+            )],
+        ))
     }
 
     fn page(&self, pa: u64) -> Parts {
@@ -277,7 +283,7 @@ fn untitled(table: Table) -> (String, Table) {
 mod tests {
     use super::super::arguments::{Arguments, Command};
     use super::*;
-    use crate::view::testing::guests;
+    use crate::model::testing::guests;
     use clap::Parser;
     use serde_json::{Value, json};
 

@@ -79,7 +79,7 @@ pub fn aborts_table(system: &System) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::testing::system;
+    use crate::model::testing::system;
 
     /// The first CPU with these syndrome registers, under the host's stage 2.
     fn aborted(esr: u64) -> System {

@@ -28,24 +28,9 @@ pub fn owners(system: &System, filter: &OwnerFilter) -> Vec<OwnerRange> {
         .filter(|range| filter.owner.is_none_or(|owner| range.owner == owner))
         .filter_map(|range| match pa {
             None => Some(range.clone()),
-            Some(pa) => clip(range, pa?),
+            Some(pa) => range.clip(pa?),
         })
         .collect()
-}
-
-/// The part of a range that lies in `pa`.
-pub(super) fn clip(range: &OwnerRange, pa: Span) -> Option<OwnerRange> {
-    if !range.pa.overlaps(pa) {
-        return None;
-    }
-    let start = range.pa.start.max(pa.start);
-    let last = range.pa.last()?.min(pa.last()?);
-    let mut clipped = range.clone();
-    clipped.pa = Span::new(start, (last - start).saturating_add(1));
-    for guest in &mut clipped.guests {
-        guest.ipa = guest.ipa.wrapping_add(start - range.pa.start);
-    }
-    Some(clipped)
 }
 
 /// Ranges of pages as rows; guests and counts have columns where there are any.

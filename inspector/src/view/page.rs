@@ -1,6 +1,5 @@
 //! Everything about one physical page.
 
-use super::owners::clip;
 use super::runs::{is_leaf, kind_cell, memory, permissions, physical};
 use super::{
     Cell, Role, Table, address, dash, dim, entry_owner_cell, joint_owner_cell, plain, state_cell,
@@ -69,7 +68,7 @@ pub fn page(system: &System, pa: u64) -> PageView {
     let page = Span::new(pa & !(granule - 1), granule);
     PageView {
         pa: page,
-        owner: system.owners.iter().find_map(|range| clip(range, page)),
+        owner: system.owners.iter().find_map(|range| range.clip(page)),
         mappings: mappings(system, page),
         pool: system.pools.iter().find_map(|pool| {
             pool.pages.contains(page.start).then(|| {

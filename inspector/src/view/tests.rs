@@ -1,6 +1,6 @@
-use super::testing::{RAM, guests, leaf, system, word};
 use super::*;
 use crate::addr::Span;
+use crate::model::testing::{self, RAM, guests, leaf, system, word};
 use crate::model::{EntryKind, System};
 
 /// One line a row, cells separated by one space.
@@ -436,7 +436,7 @@ fn a_walk_reads_the_captured_tables() {
     assert_eq!(hole.translation.steps.len(), 1);
     assert!(hole.entry.is_none());
     let lost = walk(&system, "host-s2", RAM + 0x2004).expect("the regime is there");
-    let steps = walk_table(&lost);
+    let steps = walk_table(&lost.regime.regime, &lost.translation);
     assert_eq!(lost.translation.steps.len(), 2);
     assert_eq!(
         lost.entry.map(|entry| entry.state),

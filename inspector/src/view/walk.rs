@@ -1,13 +1,11 @@
 //! One translation, step by step, out of the captured tables.
 
 use super::{Cell, Role, Table, address, dash, dim, plain};
-use crate::addr::Span;
 use crate::arch::desc::Shape;
 use crate::arch::fields;
-use crate::arch::walk::{End, Step, Translation, translate};
+use crate::arch::regime::Regime;
+use crate::arch::walk::{End, Step, Translation};
 use crate::model::{Entry, RegimeCapture, System};
-use crate::target::ReadError;
-use std::convert::Infallible;
 
 /// The way of one address, and the entry it ends in.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,36 +21,11 @@ pub struct WalkView<'a> {
 /// Follows `ia` through the tables of the regime of that name; `None` when there is none.
 pub fn walk<'a>(system: &'a System, regime: &str, ia: u64) -> Option<WalkView<'a>> {
     let regime = system.regimes.iter().find(|known| known.name == regime)?;
-    let mut read = |spans: &[Span]| Ok(spans.iter().map(|span| word(regime, *span)).collect());
-    let Ok(translation) = translate::<Infallible>(&regime.regime, &mut read, ia);
-    let after = regime.entries.partition_point(|entry| entry.leaf.ia <= ia);
-    let entry = regime.entries[..after]
-        .last()
-        .filter(|entry| Span::new(entry.leaf.ia, entry.leaf.size).contains(ia));
     Some(WalkView {
         regime,
-        translation,
-        entry,
+        translation: regime.translate(ia),
+        entry: regime.entry_of(ia),
     })
-}
-
-/// The bytes of a captured table.
-fn word(regime: &RegimeCapture, span: Span) -> Result<Vec<u8>, ReadError> {
-    let missing = ReadError::Refused {
-        span,
-        reason: "the table could not be read".to_owned(),
-    };
-    let table = regime
-        .tables
-        .iter()
-        .find(|table| Span::new(table.pa, table.words.len() as u64 * 8).covers(span));
-    let Some(table) = table else {
-        return Err(missing);
-    };
-    let first = ((span.start - table.pa) / 8) as usize;
-    let words = table.words.get(first..first + (span.size / 8) as usize);
-    let words = words.ok_or(missing)?;
-    Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
 }
 
 /// The name of how a translation ends, as documents write it.
@@ -79,14 +52,14 @@ pub fn shape_name(shape: Shape) -> &'static str {
 }
 
 /// Every step as a row, and under each word its fields, but not those that are ignored and zero.
-pub fn walk_table(walk: &WalkView<'_>) -> Table {
+pub fn walk_table(regime: &Regime, translation: &Translation) -> Table {
     let mut table = Table::new(&["LEVEL", "AT", "WORD", "BITS", "FIELD", "MEANING"]);
-    for step in &walk.translation.steps {
+    for step in &translation.steps {
         table.rows.push(step_row(step));
         let Some(descriptor) = &step.descriptor else {
             continue;
         };
-        for field in fields::descriptor(&walk.regime.regime, step.level, descriptor.raw) {
+        for field in fields::descriptor(regime, step.level, descriptor.raw) {
             if field.name == "ignored" && field.value == 0 {
                 continue;
             }
@@ -103,7 +76,8 @@ pub fn walk_table(walk: &WalkView<'_>) -> Table {
     table
 }
 
-fn step_row(step: &Step) -> Vec<Cell> {
+/// One word of a walk: level, address, word, index, kind, where it leads.
+pub(super) fn step_row(step: &Step) -> Vec<Cell> {
     let (word, shape) = match &step.descriptor {
         Some(descriptor) => (
             Cell::new(Role::Raw, format!("{:#x}", descriptor.raw)),

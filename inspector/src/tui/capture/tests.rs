@@ -206,8 +206,8 @@ proptest! {
 /// Linux's hypervisor leaves such words in its fixmap; in the host's tables they stand for something unknown.
 #[test]
 fn an_invalid_word_of_hyp_itself_is_no_fault() {
-    let system = crate::view::testing::system();
-    let word = crate::view::testing::word(
+    let system = crate::model::testing::system();
+    let word = crate::model::testing::word(
         0x4000_0000,
         crate::model::EntryKind::Invalid,
         0x60_0000_429d_c402,

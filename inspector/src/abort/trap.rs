@@ -1,0 +1,83 @@
+//! What the hardware says at the entry, and what is there at the address.
+
+use super::choice::{choose, region};
+use super::{Fault, Memory, Walk};
+use crate::addr::Span;
+use crate::arch::esr;
+use crate::arch::walk::End;
+use crate::model::{Entry, EntryKind, Owner, OwnerRange, System};
+use crate::target::Registers;
+
+/// The regime whose holes host aborts are about.
+pub const HOST_STAGE2: &str = "host-s2";
+
+/// The stage-2 abort in a CPU's syndrome registers, by the tables as they are now; `None` when the CPU came to EL2 for
+/// something else.
+pub fn fault(system: &System, registers: &Registers) -> Option<Fault> {
+    let esr = registers.get("ESR_EL2")?;
+    let (far, hpfar) = (registers.get("FAR_EL2")?, registers.get("HPFAR_EL2")?);
+    if !esr::is_abort_from_below(esr) {
+        return None;
+    }
+    let ipa = esr::faulting_ipa(esr, hpfar, far);
+    let mut fault = Fault {
+        far,
+        hpfar,
+        ipa,
+        memory: Memory::Unknown,
+        page: None,
+        walk: None,
+        choice: None,
+    };
+    let host = system
+        .regimes
+        .iter()
+        .find(|regime| regime.name == HOST_STAGE2);
+    let (Some(ipa), Some(host)) = (ipa, host) else {
+        return Some(fault);
+    };
+    let entry = host.entry_of(ipa);
+    let translation = host.translate(ipa);
+    let (region, is_ram) = region(&system.ram, ipa, host.regime.ia_bits);
+    fault.memory = match (&translation.end, is_ram) {
+        (End::OutOfRange { .. }, _) => Memory::Beyond,
+        (_, true) => ram(system, ipa, region, entry),
+        (_, false) => Memory::Mmio { gap: region },
+    };
+    fault.page = page(system, ipa, host.regime.granule.bytes());
+    let last = translation.steps.last().map(|step| step.level);
+    if let (End::Hole { .. }, Some(level)) = (&translation.end, last) {
+        fault.choice = Some(choose(&host.regime, ipa, level, region));
+    }
+    fault.walk = Some(Walk {
+        regime: host.name.clone(),
+        decode: host.regime.clone(),
+        translation,
+        entry: entry.cloned(),
+    });
+    Some(fault)
+}
+
+/// RAM, and whether an annotation keeps it from the host.
+fn ram(system: &System, ipa: u64, region: Span, entry: Option<&Entry>) -> Memory {
+    let annotated = entry.filter(|entry| entry.kind == EntryKind::Annotation);
+    let Some(owner) = annotated.and_then(|entry| entry.owner) else {
+        return Memory::Ram { region };
+    };
+    let mut sections = system.sections.iter();
+    let section = match owner {
+        Owner::Hyp => sections.find(|section| section.pa.contains(ipa)),
+        _ => None,
+    };
+    Memory::Taken {
+        region,
+        owner,
+        section: section.map(|section| section.name.clone()),
+    }
+}
+
+/// The state of one page on all sides.
+pub fn page(system: &System, pa: u64, size: u64) -> Option<OwnerRange> {
+    let range = system.owners.iter().find(|range| range.pa.contains(pa))?;
+    range.clip(Span::new(pa & !(size - 1), size))
+}
