@@ -12,6 +12,7 @@
 //! | [`walk`] | what is in all the tables, and which way does one address take? |
 //! | [`esr`] | what does a syndrome say, and which address faulted? |
 //! | [`sysreg`] | what does every field of a system register say? |
+//! | [`disassembly`] | what does an instruction do, and where does it lead? |
 
 pub mod regime;
 
@@ -24,3 +25,5 @@ pub mod walk;
 pub mod esr;
 
 pub mod sysreg;
+
+pub mod disassembly;
