@@ -84,7 +84,7 @@ impl Gdb {
         machine.threads = list_threads(&mut machine.link)?;
         let layout = Layout::read(&mut machine.link, packet_size)?;
         machine.breakpoints.pc_request = layout.pc_request();
-        machine.breakpoints.in_memory = matches!(server, Server::Channel(_));
+        machine.breakpoints.qemu = matches!(server, Server::Qemu(_));
         let mut notes = Vec::new();
         if let Some(traces) = &mut traces {
             traces.clear(&mut machine, &layout)?;

@@ -96,7 +96,7 @@ impl Qemu {
     }
 
     /// A client without manners: sends bytes, reads until `answer`, and is gone as if killed.
-    fn killed_client(&self, bytes: &[u8], answer: &str) {
+    pub(crate) fn killed_client(&self, bytes: &[u8], answer: &str) {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENT)).unwrap();
         stream.write_all(bytes).unwrap();
@@ -121,7 +121,7 @@ impl Drop for Qemu {
     }
 }
 
-fn packet(body: &str) -> Vec<u8> {
+pub(crate) fn packet(body: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     rsp::encode(body.as_bytes(), &mut bytes);
     bytes

@@ -6,11 +6,14 @@
 //!   once. It has to be stepped with these lifted.
 //! - Both stop before a watched write is performed. A step meets it too, and then has not happened.
 //! - Of several CPUs that get to breakpoints together, one stop reply names one.
-//! - The address of a watchpoint in a stop reply may be of an earlier write, of another CPU.
+//! - A CPU of QEMU's that has met a watchpoint in a stop that named another thinks that this was told: it then writes, stops
+//!   after that, and names what may be anything where the watchpoint was removed meanwhile. A stop of its own at the
+//!   place where it stands, before it writes, ends that: it names the watchpoint then, and meets it anew later.
 
 use super::link::{is_stop, printable};
 use super::run::{Machine, parse_stop, watch_address};
 use crate::target::{Breakpoint, RunState, TargetError, rsp};
+use memchr::memmem;
 use std::time::Duration;
 
 /// How long a step may take before the CPU counts as one that waits for an interrupt.
@@ -22,9 +25,8 @@ const REMOVING: &str = "removing a breakpoint";
 pub(super) struct Breakpoints {
     /// Those that may be set, in the order they were set in.
     pub(super) set: Vec<Breakpoint>,
-    /// Ask for those that the server writes to memory. hyp has 64 of them, and as few as two in debug registers. QEMU
-    /// needs no memory for any, but where it runs guests by KVM.
-    pub(super) in_memory: bool,
+    /// Whether the server is QEMU, and not hyp.
+    pub(super) qemu: bool,
     /// Asks for the PC of the selected CPU.
     pub(super) pc_request: String,
 }
@@ -43,7 +45,9 @@ impl Breakpoints {
     fn request(&self, action: char, breakpoint: Breakpoint) -> String {
         match breakpoint {
             Breakpoint::Code(address) => {
-                let kind = if self.in_memory { 0 } else { 1 };
+                // hyp has 64 that it writes to memory, and as few as two in debug registers. QEMU needs memory for none,
+                // but where it runs guests by KVM for those of kind 0.
+                let kind = if self.qemu { 1 } else { 0 };
                 format!("{action}{kind},{address:x},4")
             }
             Breakpoint::Write(span) => format!("{action}2,{:x},{:x}", span.start, span.size),
@@ -164,18 +168,59 @@ impl Machine {
         Ok(arrived.is_some())
     }
 
-    /// Takes in that the stop reply just seen names a watchpoint, if it is ours and the CPU is where it says.
-    pub(super) fn take_in_write(&mut self, address: Option<u64>) -> Result<(), TargetError> {
+    /// Takes in a stop of the machine that it came to by itself.
+    pub(super) fn stopped(&mut self, stop: &[u8]) -> Result<(), TargetError> {
+        self.state = parse_stop(stop, &self.threads);
         self.before_write = None;
-        if let Some(address) = address
+        let RunState::Stopped { cpu, .. } = self.state else {
+            return Ok(());
+        };
+        if let Some(address) = watch_address(stop)
             && self.breakpoints.watches(address)
-            && let RunState::Stopped { cpu: Some(cpu), .. } = self.state
         {
-            // A CPU at a breakpoint has not tried to execute the instruction: then the write is another's.
-            let doing = "looking who writes";
-            let pc = self.pcs(doing, cpu..cpu + 1)?.pop().flatten();
-            if pc.is_none_or(|pc| !self.breakpoints.is_code(pc)) {
-                self.stop_before_write(address);
+            self.stop_before_write(address);
+        }
+        let watching = |breakpoint: &Breakpoint| matches!(breakpoint, Breakpoint::Write(_));
+        if self.breakpoints.qemu && self.breakpoints.set.iter().any(watching) {
+            let state = self.state.clone();
+            // What stops a machine from outside names a CPU that may have met one all the same.
+            self.have_writes_met_anew(cpu.filter(|_| !stop.starts_with(b"T02")))?;
+            self.state = state;
+        }
+        Ok(())
+    }
+
+    /// Has QEMU's CPUs forget that they met a watchpoint, all but the one that a stop has named.
+    fn have_writes_met_anew(&mut self, named: Option<usize>) -> Result<(), TargetError> {
+        let doing = "looking which other CPUs are about to write";
+        let pcs = self.pcs(doing, 0..self.threads.len())?;
+        for (cpu, pc) in pcs.into_iter().enumerate() {
+            let (Some(pc), Some(thread)) = (pc, self.threads.get(cpu)) else {
+                continue;
+            };
+            let id = thread.id.clone();
+            let ask = [
+                format!("qThreadExtraInfo,{id}"),
+                format!("Hg{id}"),
+                format!("m{pc:x},4"),
+            ];
+            let [about, _, instruction] = &self.link.exchange(doing, &ask)?[..] else {
+                continue;
+            };
+            let about = rsp::from_hex(about).unwrap_or_default();
+            let instruction = rsp::from_hex(instruction).and_then(|bytes| bytes.try_into().ok());
+            let waits = memmem::find(&about, b"halted").is_some();
+            let writes = instruction.is_some_and(|bytes| may_write(u32::from_le_bytes(bytes)));
+            if named == Some(cpu) || waits || !writes {
+                continue;
+            }
+            let here = Breakpoint::Code(pc);
+            let set = self.breakpoints.is_code(pc);
+            if set || self.insert_breakpoint(here)?.is_ok() {
+                self.go_until_stop(doing, &format!("vCont;c:{id}"))?;
+            }
+            if !set {
+                self.remove_breakpoint(here)?;
             }
         }
         Ok(())
@@ -223,9 +268,14 @@ impl Machine {
             return Err(self.link.protocol(doing, "there is no such CPU"));
         };
         let request = format!("vCont;s:{}", thread.id);
+        self.go_until_stop(doing, &request)
+    }
+
+    /// Lets CPUs run that stop by themselves soon; returns the stop reply.
+    fn go_until_stop(&mut self, doing: &str, request: &str) -> Result<Vec<u8>, TargetError> {
         self.link.settle(doing)?;
         self.state = RunState::Running;
-        self.link.send_only(doing, &request)?;
+        self.link.send_only(doing, request)?;
         let timeout = self.link.timeout();
         let mut packet = self.stop_within(doing, STEP.min(timeout))?;
         if packet.is_none() {
@@ -291,6 +341,11 @@ impl Machine {
             })
             .collect())
     }
+}
+
+/// Whether an A64 instruction is a load or store (bits 28:25 are x1x0), or DC ZVA.
+fn may_write(instruction: u32) -> bool {
+    instruction >> 25 & 0b0101 == 0b0100 || instruction & !0x1f == 0xd50b_7420
 }
 
 /// Why a breakpoint was refused: hyp's numbers are Linux's, QEMU has one for everything.

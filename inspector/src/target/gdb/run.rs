@@ -165,8 +165,7 @@ impl RunControl for Machine {
             && let Some(packet) = self.link.packet_within(doing, limit)?
         {
             if is_stop(&packet) {
-                self.state = parse_stop(&packet, &self.threads);
-                self.take_in_write(watch_address(&packet))?;
+                self.stopped(&packet)?;
             } else if packet.first() != Some(&b'O') {
                 // `O…` is text of the debuggee's. Anything else is the answer to what let it run.
                 self.state = RunState::Stopped {
