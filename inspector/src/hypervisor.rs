@@ -42,7 +42,7 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, TargetError> {
     let mut cpus = read_cpus(target)?;
     let mut problems = target.problems();
-    let Some(description) = describe(target, images, &mut problems)? else {
+    let Some(mut description) = describe(target, images, &mut problems)? else {
         // Whoever gives hyp's own image does not look for a kernel.
         let linux = images.file_of(VARIABLE).is_none() || images.kernel().is_some();
         if linux && let Some(system) = pkvm::capture(target, images, &mut cpus, &mut problems)? {
@@ -61,6 +61,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     };
     problems.extend(description.problems.iter().cloned());
     let parked = own::uncover(target, images, &mut cpus, &mut problems)?;
+    own::add_registers(target, images, &cpus, &mut description, &mut problems)?;
     name_pcs(&mut cpus, &description.symbols, images);
 
     let mut facts = description.facts(&cpus);

@@ -49,6 +49,9 @@ impl<T> Once<T> {
 /// inspector relies on.
 #[unsafe(no_mangle)]
 static HYP: Once<Hyp<'static>> = Once::new();
+/// What [`Translation`] says of every CPU. Whoever debugs hyp by its memory alone, as in a memory dump, finds it by this name.
+#[unsafe(no_mangle)]
+static TRANSLATION: Once<Translation> = Once::new();
 static MACHINE: Once<Machine> = Once::new();
 static MEMORY: Once<Memory> = Once::new();
 
@@ -56,6 +59,27 @@ static MEMORY: Once<Memory> = Once::new();
 pub(crate) fn hypervisor() -> &'static Hyp<'static> {
     // SAFETY: called for the host's exceptions and by other CPUs only, all of which come after `hyp_main` set it.
     unsafe { HYP.get() }
+}
+
+/// The registers by which the roots in [`HYP`] are read, with their own names.
+#[expect(dead_code, reason = "it is for debuggers")]
+struct Translation {
+    hcr_el2: u64,
+    mair_el2: u64,
+    tcr_el2: u64,
+    vtcr_el2: u64,
+}
+
+impl Translation {
+    /// Those of this CPU, as all others will have them.
+    fn read() -> Self {
+        Self {
+            hcr_el2: read_register!(hcr_el2),
+            mair_el2: read_register!(mair_el2),
+            tcr_el2: read_register!(tcr_el2),
+            vtcr_el2: read_register!(vtcr_el2),
+        }
+    }
 }
 
 /// All RAM, lowest first.
@@ -116,6 +140,8 @@ extern "C" fn hyp_main() -> ! {
     #[cfg(feature = "channel")]
     debugger::open_window(hyp);
     protect_cpu(hyp);
+    // SAFETY: as above.
+    unsafe { TRANSLATION.set(Translation::read()) };
     println!("hyp: host stage 2 on, {} CPUs", hyp.cpus());
     // SAFETY: the host's code is at its entry, and cannot reach hyp's memory any more.
     unsafe { enter_host(0, memory.host_entry(), 0) }

@@ -22,6 +22,10 @@ pub(super) struct Description {
     pub(super) physvirt_offset: u64,
     pub(super) host_s2: RegimeFacts,
     pub(super) hyp_s1: RegimeFacts,
+    /// `HCR_EL2`, where it says.
+    pub(super) hcr: Option<u64>,
+    /// Where these registers came from.
+    pub(super) register_source: String,
     /// In order of address.
     pub(super) ram: Vec<Span>,
     pub(super) sections: Vec<Section>,
@@ -70,7 +74,7 @@ impl Description {
         Hypervisor {
             kind: HypervisorKind::Hyp,
             release: self.release.clone(),
-            mode: mode(cpus).map(|(_, mode)| mode),
+            mode: self.mode(cpus).map(|(mode, _)| mode),
             page_state_in: known.then_some("descriptor"),
             owner_encoding: known.then_some("9:2"),
         }
@@ -113,23 +117,27 @@ impl Description {
             value: cpus.len().to_string(),
             source: "the target's threads".to_owned(),
         });
-        if let Some((cpu, mode)) = mode(cpus) {
+        if let Some((mode, source)) = self.mode(cpus) {
             facts.push(Fact {
                 what: "mode".to_owned(),
                 value: mode.to_owned(),
-                source: format!("HCR_EL2.E2H of CPU {cpu}"),
+                source: format!("HCR_EL2.E2H {source}"),
             });
         }
         facts
     }
-}
 
-/// What HCR_EL2.E2H says of the mode, and on which CPU.
-fn mode(cpus: &[Cpu]) -> Option<(usize, &'static str)> {
-    let (cpu, hcr) = cpus
-        .iter()
-        .find_map(|cpu| Some((cpu.number, cpu.registers.get("HCR_EL2")?)))?;
-    Some((cpu, if hcr >> 34 & 1 != 0 { "hvhe" } else { "nvhe" }))
+    /// What HCR_EL2.E2H says of the mode, and where.
+    fn mode(&self, cpus: &[Cpu]) -> Option<(&'static str, String)> {
+        let read = |cpu: &Cpu| {
+            let hcr = cpu.registers.get("HCR_EL2")?;
+            Some((hcr, format!("of CPU {}", cpu.number)))
+        };
+        let kept = || Some((self.hcr?, format!("in {}", self.register_source)));
+        let (hcr, source) = cpus.iter().find_map(read).or_else(kept)?;
+        let mode = if hcr >> 34 & 1 != 0 { "hvhe" } else { "nvhe" };
+        Some((mode, source))
+    }
 }
 
 /// The JSON text. Unknown fields are ignored: the format grows.
@@ -209,6 +217,8 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
         physvirt_offset: text.physvirt_offset,
         host_s2: regime("host-s2"),
         hyp_s1: regime("hyp-s1"),
+        hcr: None,
+        register_source: format!("the {SOURCE}"),
         ram: in_order(
             text.ram
                 .iter()

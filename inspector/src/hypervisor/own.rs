@@ -8,13 +8,15 @@ pub(super) use parked::uncover;
 use super::description::{Description, LockPlace, RegimeFacts, in_order};
 use super::{LOCK_SIZE, VARIABLE};
 use crate::image::Images;
-use crate::model::{Section, Symbols};
+use crate::model::{Cpu, Section, Symbols};
 use crate::target::{Target, TargetError};
 use std::path::Path;
 use variable::Variable;
 
 /// The lock of the image's UART, which only an image has.
 const CONSOLE: &str = "CONSOLE";
+/// The image's copy of the registers by which its tables are read: for targets that have none, as a memory dump.
+const TRANSLATION: &str = "TRANSLATION";
 
 /// hyp is built for pages of 4 KiB only.
 const GRANULE: u64 = 4096;
@@ -84,6 +86,8 @@ pub(super) fn describe(
         physvirt_offset,
         host_s2,
         hyp_s1,
+        hcr: None,
+        register_source: String::new(),
         ram: in_order(ram),
         sections: sections
             .into_iter()
@@ -95,6 +99,40 @@ pub(super) fn describe(
         symbol_source: images.symbol_files().join(", "),
         problems,
     }))
+}
+
+/// Adds the registers that no CPU has, as far as the image keeps them; hyp's library in another image does not.
+pub(super) fn add_registers(
+    target: &mut dyn Target,
+    images: &mut Images,
+    cpus: &[Cpu],
+    description: &mut Description,
+    problems: &mut Vec<String>,
+) -> Result<(), TargetError> {
+    let known = |cpu: &Cpu| cpu.registers.get("TTBR0_EL2").is_some();
+    if cpus.iter().any(known) || !defined_beside_hyp(images, TRANSLATION) {
+        return Ok(());
+    }
+    let source = source(images, TRANSLATION);
+    let mut variable = match Variable::read(target, images, TRANSLATION)? {
+        Ok(variable) => variable,
+        Err(problem) => {
+            problems.push(problem);
+            return Ok(());
+        }
+    };
+    // Zero until CPU 0 has set it.
+    let mut word = |member: &str| {
+        let value = variable.number(&format!("{TRANSLATION}.{member}"));
+        value.filter(|value| *value != 0)
+    };
+    description.host_s2.control = word("vtcr_el2");
+    description.hyp_s1.control = word("tcr_el2");
+    description.hyp_s1.mair = word("mair_el2");
+    description.hcr = word("hcr_el2");
+    description.register_source = source;
+    problems.append(&mut variable.problems);
+    Ok(())
 }
 
 /// Whether the file that defines `HYP` also defines `variable`; other programs may call something else so.

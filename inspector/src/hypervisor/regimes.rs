@@ -39,7 +39,7 @@ pub(super) fn capture(
             problems.push(format!("{name}: hyp has no root table yet"));
             continue;
         }
-        let Some((values, source)) = values(side, at, cpus) else {
+        let Some((values, source)) = values(side, at, description, cpus) else {
             problems.push(format!(
                 "{name}: no CPU's registers lead to the root at {:#x}, so its geometry is unknown",
                 at.root
@@ -104,7 +104,12 @@ struct Values {
 }
 
 /// Those of the first CPU that uses the tables; else what the hypervisor says it will use.
-fn values(side: Side, at: RegimeFacts, cpus: &[Cpu]) -> Option<(Values, String)> {
+fn values(
+    side: Side,
+    at: RegimeFacts,
+    description: &Description,
+    cpus: &[Cpu],
+) -> Option<(Values, String)> {
     let (base, control) = match side {
         Side::Host => ("VTTBR_EL2", "VTCR_EL2"),
         Side::Hyp => ("TTBR0_EL2", "TCR_EL2"),
@@ -131,11 +136,14 @@ fn values(side: Side, at: RegimeFacts, cpus: &[Cpu]) -> Option<(Values, String)>
     let values = Values {
         control: at.control?,
         mair: at.mair.unwrap_or(0),
-        hcr: 0,
+        hcr: description.hcr.unwrap_or(0),
         sctlr: 0,
         id: IdRegisters::default(),
     };
-    Some((values, format!("{control} in the self-description")))
+    Some((
+        values,
+        format!("{control} in {}", description.register_source),
+    ))
 }
 
 fn regime(side: Side, root: u64, values: &Values) -> Result<Regime, RegimeError> {

@@ -1,3 +1,4 @@
+mod memory_only;
 mod parked;
 
 use super::*;
