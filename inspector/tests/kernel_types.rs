@@ -1,9 +1,12 @@
 //! Types of Debian's kernels: BTF and DWARF, of the same build, give the same answers.
 
 use fixtures::kernels::Kernel as Fixture;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use inspector::image::kernel::{Field, Kernel};
 use object::{Object, ObjectSection};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tempfile::NamedTempFile;
@@ -213,4 +216,36 @@ fn page_states_in_records() {
     assert!(states.contains(&shared), "{states:?}");
     assert!(answers.enumeration("kvm_invalid_pte_type").is_some());
     assert!(answers.enumeration("kvm_mode").is_some());
+}
+
+/// The Image as it is, compressed with gzip, and as the EFI program that CONFIG_EFI_ZBOOT makes of that.
+#[test]
+fn an_image_may_be_compressed() {
+    for fixture in Fixture::ALL {
+        let files = fixture.files().expect("Debian's kernel");
+        let image = std::fs::read(files.image).expect("an Image");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&image).expect("room");
+        let gzip = encoder.finish().expect("room");
+        let mut program = vec![0; 0x400];
+        program[..8].copy_from_slice(b"MZ\0\0zimg");
+        program[8..12].copy_from_slice(&0x400_u32.to_le_bytes());
+        program[12..16].copy_from_slice(&(gzip.len() as u32).to_le_bytes());
+        program[24..28].copy_from_slice(b"gzip");
+        program.extend(&gzip);
+
+        let open = |bytes: &[u8]| {
+            let mut file = NamedTempFile::new().expect("a temporary file");
+            file.write_all(bytes).expect("room for it");
+            Kernel::open(file.path()).expect("a kernel")
+        };
+        let mut plain = open(&image);
+        assert_eq!(plain.release(), Some(files.release.as_str()));
+        assert!(plain.size_of("hyp_page").is_some());
+        for mut other in [open(&gzip), open(&program)] {
+            assert_eq!(other.build_id(), plain.build_id());
+            assert_eq!(other.symbols(), plain.symbols());
+            assert_eq!(other.size_of("hyp_page"), plain.size_of("hyp_page"));
+        }
+    }
 }

@@ -142,7 +142,7 @@ fn find(
             refused = Some((kernel.source().to_owned(), id));
         }
     }
-    let found = locate::in_memory(memory, images, vectors, backed, problems)?;
+    let found = locate::in_memory(memory, images, vectors, backed)?;
     if let Some((file, id)) = refused {
         let running = images.kernel().filter(|_| found.is_some());
         problems.push(match running.as_deref().and_then(Kernel::build_id) {

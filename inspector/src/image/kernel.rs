@@ -56,8 +56,6 @@ pub(crate) struct InRam {
     pub(crate) kernel: Kernel,
     /// Physical − linked, wrapping, where the memory itself tells it.
     pub(crate) image_offset: Option<u64>,
-    /// What was not found of it, in sentences.
-    pub(crate) missing: Vec<String>,
 }
 
 impl Kernel {
@@ -78,8 +76,23 @@ impl Kernel {
         if let Some(kernel) = vmlinux::open(path)? {
             return Ok(Some(kernel));
         }
-        let parts = raw::open(path)?;
-        Ok(parts.map(|parts| Self::of_parts(&path.display().to_string(), parts)))
+        let source = path.display().to_string();
+        match raw::read(path)? {
+            Some(bytes) => Self::of_image(&source, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A kernel out of the bytes of a raw `Image`, or of one that is compressed with gzip, also as an EFI program.
+    ///
+    /// # Errors
+    /// The bytes are none of these, are damaged, or hold no names.
+    pub fn of_image(source: &str, bytes: Vec<u8>) -> Result<Self, ImageError> {
+        let parts = raw::parse(bytes).map_err(|reason| ImageError::File {
+            file: source.to_owned(),
+            reason,
+        })?;
+        Ok(Self::of_parts(source, parts))
     }
 
     /// The kernel in a machine's RAM, by a physical address in its code. `None` when there is none.
@@ -97,16 +110,13 @@ impl Kernel {
         }
         Ok(Some(InRam {
             image_offset: found.offset,
-            missing: found.parts.missing.clone(),
             kernel: Self::of_parts(GUEST_RAM, found.parts),
         }))
     }
 
     fn of_parts(source: &str, parts: Parts) -> Self {
-        let types = match parts.btf {
-            Some(btf) => Btf::parse(btf).map(|btf| KernelTypes::btf(btf, source)),
-            None => Err(format!("{source} has no BTF")),
-        };
+        let types = parts.btf.and_then(Btf::parse);
+        let types = types.map(|btf| KernelTypes::btf(btf, source));
         Self {
             release: parts.release,
             build_id: parts.build_id,
@@ -208,5 +218,8 @@ impl Kernel {
     }
 }
 
+#[cfg(test)]
+#[path = "../../tests/support/kernel/mod.rs"]
+mod made;
 #[cfg(test)]
 mod tests;

@@ -210,7 +210,6 @@ pub(super) fn in_memory(
     images: &mut Images,
     vectors: &[(usize, u64, u64)],
     backed: &[Span],
-    problems: &mut Vec<String>,
 ) -> Result<Option<Location>, TargetError> {
     let target = &mut memory.target;
     let mut read = |spans: &[Span]| target.read_phys(spans);
@@ -232,7 +231,6 @@ pub(super) fn in_memory(
     });
     let location = by_vectors.or(by_names);
     if location.is_some() {
-        problems.extend(found.missing);
         images.set_kernel(found.kernel);
     }
     Ok(location)

@@ -30,18 +30,19 @@ pub(super) fn by_functions(
     let Some((gap, before)) = symbols.windows(2).map(gap).max() else {
         return Ok(None);
     };
+    if gap > MAX_GAP {
+        return Ok(None);
+    }
     // Code whichever place it is: it ends below the table by no more than the gap.
     let Some(start) = inside.checked_sub(gap + WINDOW).map(|start| start & !0xfff) else {
         return Ok(None);
     };
-    if gap > MAX_GAP {
-        return Ok(None);
-    }
     let Some(code) = read(Span::new(start, WINDOW))? else {
         return Ok(None);
     };
     let lowest = inside.wrapping_sub(before).wrapping_sub(gap) & !(STEP - 1);
-    let places = (0..=gap / STEP).map(|n| lowest.wrapping_add(n * STEP));
+    // One more, since both ends were rounded down.
+    let places = (0..=gap / STEP + 1).map(|n| lowest.wrapping_add(n * STEP));
     let mut rated: Vec<(usize, u64)> = places
         .map(|offset| (agreement(symbols, offset, start, &code), offset))
         .collect();
@@ -86,3 +87,6 @@ fn begins_function(word: [u8; 4]) -> bool {
     // stp x29, x30, [sp, #-N]!
     matches!(word, NOP | BTI_C | PACIASP | MOV_X9_X30) || word & 0xffc0_7fff == 0xa980_7bfd
 }
+
+#[cfg(test)]
+mod tests;

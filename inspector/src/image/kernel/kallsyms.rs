@@ -383,4 +383,4 @@ fn word(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -22,6 +22,8 @@ const KEPT: usize = 6 << 20;
 const MAX_IMAGE: u64 = 96 << 20;
 /// An Image is loaded at a multiple of 2 MiB, or by EFI of 64 KiB (booting.rst).
 const STEPS: [u64; 2] = [0x20_0000, 0x1_0000];
+/// So many of the latter are in 64 GiB.
+const MAX_PLACES: usize = 1 << 20;
 
 /// What was found of a kernel in memory.
 pub(crate) struct Found {
@@ -33,7 +35,7 @@ pub(crate) struct Found {
 /// Reads the parts of the kernel that has `near`, a physical address, in its code.
 ///
 /// # Errors
-/// The link failed. What cannot be read is said in [`Parts::missing`].
+/// The link failed. Without types, [`Parts::btf`] says what was not there.
 pub(crate) fn kernel(read: &mut ReadPhys, ram: &[Span], near: u64) -> Result<Found, TargetError> {
     let mut memory = Memory::new(read, ram);
     let mut signs = Signs::default();
@@ -49,17 +51,12 @@ pub(crate) fn kernel(read: &mut ReadPhys, ram: &[Span], near: u64) -> Result<Fou
         Some(span) => memory.get(span)?,
         None => None,
     };
-    let mut missing = Vec::new();
-    let place = match memory.lost {
-        0 => format!("in guest RAM around {near:#x}"),
-        lost => format!("in guest RAM around {near:#x}, where {lost:#x} bytes cannot be read"),
+    let lost = match memory.lost {
+        0 => String::new(),
+        lost => format!(", where {lost:#x} bytes cannot be read"),
     };
-    if names.is_none() {
-        missing.push(format!("no table of names (kallsyms) was found {place}"));
-    }
-    if btf.is_none() {
-        missing.push(format!("no types (BTF) were found {place}"));
-    }
+    let btf =
+        btf.ok_or_else(|| format!("no types (BTF) were found in guest RAM around {near:#x}{lost}"));
     let names = names.unwrap_or_default();
     let offset = match (offset(&names, &signs), &signs.tokens) {
         (None, Some(tokens)) => {
@@ -75,19 +72,22 @@ pub(crate) fn kernel(read: &mut ReadPhys, ram: &[Span], near: u64) -> Result<Fou
             btf,
             build_id: signs.build_id,
             release: signs.release,
-            missing,
         },
     })
 }
 
 /// Physical − linked: the table of names tells it itself, or a thing that has a name and was found.
 fn offset(names: &Kallsyms, signs: &Signs) -> Option<u64> {
-    let mut symbols = names.symbols.iter();
-    let types = symbols.find(|symbol| symbol.name == "__start_BTF");
-    let from_types = signs.btf.zip(types);
+    let by_name = |at: Option<u64>, name: &str| {
+        let mut symbols = names.symbols.iter();
+        let symbol = symbols.find(|symbol| symbol.name == name)?;
+        Some(at?.wrapping_sub(symbol.address))
+    };
+    let types = signs.btf.map(|btf| btf.start);
     names
         .offset
-        .or(from_types.map(|(btf, symbol)| btf.start.wrapping_sub(symbol.address)))
+        .or_else(|| by_name(types, "__start_BTF"))
+        .or_else(|| by_name(signs.banner, "linux_banner"))
 }
 
 /// Looks for a kernel where nothing tells its place; gives what [`kernel`] takes for `near`. At most `budget` bytes are
@@ -154,17 +154,35 @@ impl<'a, 'b> Memory<'a, 'b> {
             return Ok(None);
         }
         let bytes = (self.read)(&[span])?.pop().and_then(Result::ok);
-        match &bytes {
-            Some(bytes) => self.read_bytes += bytes.len() as u64,
-            None => self.lost += span.size,
-        }
+        self.read_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Ok(bytes)
     }
 
-    /// Looks through the chunk at `start` within `span`; `kept` then ends with it.
+    /// A range of RAM of which a part is unreadable, with zeros in its place.
+    fn patchy(&mut self, span: Span) -> Result<Vec<u8>, TargetError> {
+        const PIECE: usize = 0x1000;
+        let pieces = (0..span.size).step_by(PIECE);
+        let pieces =
+            pieces.map(|at| Span::new(span.start + at, (span.size - at).min(PIECE as u64)));
+        let pieces: Vec<Span> = pieces.collect();
+        let mut bytes = Vec::new();
+        for (piece, answer) in pieces.iter().zip((self.read)(&pieces)?) {
+            match answer {
+                Ok(answer) => bytes.extend(answer),
+                Err(_) => self.lost += piece.size,
+            }
+            bytes.resize((piece.start - span.start + piece.size) as usize, 0);
+        }
+        self.read_bytes += span.size;
+        Ok(bytes)
+    }
+
+    /// Looks through the chunk at `start` within `span`; `kept` then ends with it, if all of it is there.
     fn advance(&mut self, start: u64, span: Span, signs: &mut Signs) -> Result<(), TargetError> {
-        let left = span.size - (start - span.start);
-        let Some(bytes) = self.get(Span::new(start, left.min(CHUNK)))? else {
+        let chunk = Span::new(start, (span.size - (start - span.start)).min(CHUNK));
+        let Some(bytes) = self.get(chunk)? else {
+            let bytes = self.patchy(chunk)?;
+            signs.look(&bytes, start);
             self.kept = (start, Vec::new());
             return Ok(());
         };
@@ -220,9 +238,12 @@ impl<'a, 'b> Memory<'a, 'b> {
             let start = end.saturating_sub(CHUNK).max(lowest);
             // The next one up, too, for what lies across.
             let size = (end - start + OVERLAP as u64).min(span.size - (start - span.start));
-            if let Some(window) = self.get(Span::new(start, size))? {
-                signs.look(&window, start);
-            }
+            let window = Span::new(start, size);
+            let bytes = match self.get(window)? {
+                Some(bytes) => bytes,
+                None => self.patchy(window)?,
+            };
+            signs.look(&bytes, start);
             end = start;
         }
         Ok(())
@@ -232,17 +253,14 @@ impl<'a, 'b> Memory<'a, 'b> {
     fn header(&mut self, step: u64, budget: u64) -> Result<Option<u64>, TargetError> {
         const MAGIC_AT: u64 = 56;
         let places = self.ram.iter().flat_map(|span| {
-            let first = span.start.next_multiple_of(step);
+            let first = span.start.checked_next_multiple_of(step);
             let fits = |place: &u64| span.covers(Span::new(*place, 64));
-            (first..)
-                .step_by(step as usize)
-                .take_while(fits)
-                .collect::<Vec<_>>()
+            std::iter::successors(first, move |place| place.checked_add(step)).take_while(fits)
         });
-        let places: Vec<u64> = places.collect();
         // A request of 4 bytes costs as much as one of 2 KiB.
         let affordable = usize::try_from(budget / 0x800).unwrap_or(usize::MAX);
-        for batch in places[..places.len().min(affordable)].chunks(1024) {
+        let places: Vec<u64> = places.take(affordable.min(MAX_PLACES)).collect();
+        for batch in places.chunks(1024) {
             let spans: Vec<Span> = batch
                 .iter()
                 .map(|place| Span::new(place + MAGIC_AT, 4))
@@ -278,3 +296,6 @@ fn rest(names: &Kallsyms) -> Option<u64> {
         .min()?;
     Some(first & !0xfff)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use super::parts::Parts;
 use super::signs::{OVERLAP, Signs};
 use crate::addr::Span;
 use crate::image::ImageError;
+use flate2::read::GzDecoder;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -15,37 +16,61 @@ const MAGIC: (usize, &[u8]) = (56, b"ARM\x64");
 const ZBOOT: (usize, &[u8]) = (4, b"zimg");
 /// RFC 1952.
 const GZIP: (usize, &[u8]) = (0, &[0x1f, 0x8b]);
+/// Any EFI program.
+const PROGRAM: (usize, &[u8]) = (0, b"MZ");
+
+/// How else kernels are compressed (arm64's Makefile and EFI's know all of these): how a file begins then, what it is called,
+/// and what unpacks it. lz4 has two.
+const OTHERS: [(&[u8], &str, &str); 7] = [
+    (b"BZh", "bzip2", "bzip2 -d"),
+    (b"\x02\x21\x4c\x18", "lz4", "lz4 -d"),
+    (b"\x04\x22\x4d\x18", "lz4", "lz4 -d"),
+    (b"\x5d\0\0", "lzma", "xz -d --format=lzma"),
+    (b"\x89LZO", "lzo", "lzop -d"),
+    (b"\xfd7zXZ", "xz", "xz -d"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "zstd -d"),
+];
+
+/// Linux, Documentation/arch/arm64/booting.rst: the offset of the header's flags, of which bit 0 says big-endian.
+const FLAGS: usize = 24;
 
 /// No arm64 kernel is near this; a file that is or becomes larger is something else.
 const MAX_SIZE: u64 = 256 << 20;
 /// Bytes looked through at a time.
 const WINDOW: usize = 1 << 22;
 
-/// Opens a raw Image, or one that is compressed with gzip; `None` for what is not even made for booting.
+/// Reads a raw Image, compressed or not; `None` for what is not even made for booting.
 ///
 /// # Errors
-/// The file cannot be read, or is no arm64 Image that is of use.
-pub(super) fn open(path: &Path) -> Result<Option<Parts>, ImageError> {
-    let failed = |reason: String| ImageError::File {
+/// The file cannot be read, or is too large.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, ImageError> {
+    let failed = |error: std::io::Error| ImageError::File {
         file: path.display().to_string(),
-        reason,
+        reason: error.to_string(),
     };
-    let mut file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut file = File::open(path).map_err(failed)?;
     let mut head = Vec::new();
-    let read = file.by_ref().take(64).read_to_end(&mut head);
-    read.map_err(|error| failed(error.to_string()))?;
-    if ![MAGIC, ZBOOT, GZIP].iter().any(|magic| has(&head, *magic)) {
+    file.by_ref()
+        .take(64)
+        .read_to_end(&mut head)
+        .map_err(failed)?;
+    let known = [MAGIC, GZIP, PROGRAM]
+        .iter()
+        .any(|magic| has(&head, *magic));
+    if !known && other(&head).is_none() {
         return Ok(None);
     }
-    let bytes = limited(head.as_slice().chain(file)).map_err(|error| failed(error.to_string()))?;
-    parse(bytes).map(Some).map_err(failed)
+    limited(head.as_slice().chain(file), MAX_SIZE)
+        .map(Some)
+        .map_err(failed)
 }
 
-/// The same from the file's bytes; what is wrong with them is said in one sentence.
-fn parse(bytes: Vec<u8>) -> Result<Parts, String> {
+/// The kernel in these bytes; what is wrong with them is said in one sentence.
+pub(super) fn parse(bytes: Vec<u8>) -> Result<Parts, String> {
     let bytes = unpacked(bytes)?;
-    let size = u64_at(&bytes, 16).unwrap_or(0);
-    // The header's size counts what is zeroed when the kernel starts, so a file is shorter than it, but not much.
+    if bytes.get(FLAGS).is_some_and(|flags| flags & 1 != 0) {
+        return Err("made for big-endian CPUs, which is not read here".to_owned());
+    }
     let mut signs = Signs::default();
     for start in (0..bytes.len()).step_by(WINDOW) {
         let end = bytes.len().min(start + WINDOW + OVERLAP);
@@ -57,35 +82,24 @@ fn parse(bytes: Vec<u8>) -> Result<Parts, String> {
         Some(tokens) => kallsyms::decode(tokens, &mut read).unwrap_or(None),
         None => None,
     };
-    let mut missing = Vec::new();
-    let cut = || {
-        let length = bytes.len();
+    // The header's size counts what is zeroed when the kernel starts, so a file is shorter than it, but not much.
+    let (length, size) = (bytes.len(), u64_at(&bytes, 16).unwrap_or(0));
+    let lacks = |what: &str| {
         format!(
-            "it has {length:#x} bytes of the {size:#x} that its header tells, so it may have been cut off"
+            "{what} found in it, which has {length:#x} bytes of the {size:#x} that its header tells, so it may have been cut off"
         )
     };
-    if names.is_none() {
-        missing.push(format!(
-            "no table of names (kallsyms) was found in it; {}",
-            cut()
-        ));
-    }
-    let types = signs.btf.and_then(|span| slice(&bytes, span));
-    if types.is_none() {
-        missing.push(format!("no types (BTF) were found in it; {}", cut()));
-    }
-    if names.is_none() && types.is_none() {
-        return Err(missing.join("; "));
-    }
-    let btf = types.map(<[u8]>::to_vec);
-    let mut names = names.unwrap_or_default();
+    let names = names.filter(|names| !names.symbols.is_empty());
+    let mut names = names.ok_or_else(|| lacks("no table of names (kallsyms) was"))?;
     link(&bytes, &mut names);
+    let btf = signs.btf.and_then(|span| slice(&bytes, span));
     Ok(Parts {
         symbols: names.symbols,
-        btf,
+        btf: btf
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| lacks("no types (BTF) were")),
         build_id: signs.build_id,
         release: signs.release,
-        missing,
     })
 }
 
@@ -109,18 +123,19 @@ fn link(bytes: &[u8], names: &mut Kallsyms) -> Option<()> {
     let entry = words.windows(3).find(|entry| {
         entry[1] == R_AARCH64_RELATIVE && entry[2] >> 63 == 1 && own(entry[2]) == Some(entry[0])
     })?;
+    names.symbols.last()?.address.checked_add(entry[2])?;
     for symbol in &mut names.symbols {
-        symbol.address = symbol.address.wrapping_add(entry[2]);
+        symbol.address += entry[2];
     }
     Some(())
 }
 
-fn limited(stream: impl Read) -> std::io::Result<Vec<u8>> {
+fn limited(stream: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    stream.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
+    stream.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
         return Err(std::io::Error::other(format!(
-            "larger than {MAX_SIZE} bytes, so no Image of a kernel"
+            "larger than {limit} bytes, so no Image of a kernel"
         )));
     }
     Ok(bytes)
@@ -132,36 +147,61 @@ fn unpacked(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
         return Ok(bytes);
     } else if has(&bytes, GZIP) {
         gunzip(&bytes)?
-    } else {
+    } else if has(&bytes, ZBOOT) {
         zboot(&bytes)?
+    } else if let Some((_, name, command)) = other(&bytes) {
+        return Err(format!(
+            "compressed with {name}, which is not unpacked here: give what `{command}` makes of it"
+        ));
+    } else {
+        return Err(
+            "an EFI program, and no arm64 Image; of a unified one, `objcopy -O binary --only-section=.linux FILE Image` makes that"
+                .to_owned(),
+        );
     };
     if has(&image, MAGIC) {
         Ok(image)
     } else {
-        Err("compressed, but what it holds is no arm64 Image".to_owned())
+        Err(
+            "compressed, but what it holds is no arm64 Image; a vmlinux must be unpacked first"
+                .to_owned(),
+        )
     }
+}
+
+/// What else a file is compressed with.
+fn other(bytes: &[u8]) -> Option<(&'static [u8], &'static str, &'static str)> {
+    let mut others = OTHERS.into_iter();
+    others.find(|(magic, ..)| bytes.starts_with(magic))
 }
 
 fn zboot(program: &[u8]) -> Result<Vec<u8>, String> {
     let word = |at: usize| Some(u64_at(program, at)? & 0xffff_ffff);
-    let payload = word(8).zip(word(12));
-    let payload = payload.and_then(|(start, size)| slice(program, Span::new(start, size)));
-    let (Some(payload), Some(name)) = (payload, program.get(24..56)) else {
-        return Err("an EFI program around a kernel, of which the end is missing".to_owned());
-    };
+    let cut = || "an EFI program around a kernel, of which the end is missing".to_owned();
+    let (start, size) = word(8).zip(word(12)).ok_or_else(cut)?;
+    let payload = slice(program, Span::new(start, size)).ok_or_else(cut)?;
+    let name = program.get(24..56).ok_or_else(cut)?;
     let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-    match name {
-        b"gzip" => gunzip(payload),
-        _ => Err(format!(
-            "an EFI program around a kernel that is compressed with {}, which is not unpacked here; give the vmlinux, or the Image \
-             from the folder in which the kernel was built",
-            name.escape_ascii()
-        )),
+    if name == b"gzip" {
+        return gunzip(payload);
     }
+    // `zstd22` and `xzkern` are a level and a filter of what the tools know anyway.
+    let mut others = OTHERS.iter();
+    let way = match others.find(|(_, other, _)| name.starts_with(other.as_bytes())) {
+        Some((_, _, command)) => format!(
+            "give what `tail -c +{} FILE | head -c {size} | {command}` makes of it",
+            start + 1
+        ),
+        None => "give the vmlinux, or the Image from the folder in which it was built".to_owned(),
+    };
+    Err(format!(
+        "an EFI program around a kernel that is compressed with {}, which is not unpacked here: {way}",
+        name.escape_ascii()
+    ))
 }
 
 fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    limited(flate2::read::GzDecoder::new(bytes))
+    limited(GzDecoder::new(bytes), MAX_SIZE)
         .map_err(|error| format!("compressed with gzip, and damaged: {error}"))
 }
 
@@ -177,3 +217,6 @@ fn slice(bytes: &[u8], span: Span) -> Option<&[u8]> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

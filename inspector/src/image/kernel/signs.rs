@@ -122,3 +122,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
     u32::from_le_bytes(word.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use super::btf::tests::kernel as types;
+use super::made::btf::kernel as types;
 use super::*;
 use crate::image::Images;
 use crate::image::tests::elf_file::Program;
