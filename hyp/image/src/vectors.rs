@@ -32,7 +32,7 @@ pub(crate) struct Frame {
     pub(crate) hpfar: u64,
     /// MDSCR_EL1.SS, to be set again on return to the host.
     pub(crate) step: u64,
-    /// 1 while a CPU is inside EL2 by way of `attached_vectors`.
+    /// 1 while a CPU is inside EL2 by way of `attached_vectors`, or since a client that attached has stopped it inside.
     pub(crate) saved: u64,
     /// The host's stack pointer, while the debugger has stopped the CPU inside EL2.
     pub(crate) host_sp: u64,

@@ -171,22 +171,30 @@ pub(super) fn write_down(cpu: usize, frame: &mut Frame) {
     set_parked(cpu, 1);
 }
 
-/// Gives this CPU the registers that the debugger left; with `step`, it is to stop after one instruction.
+/// Gives this CPU the registers that the debugger left; with `step`, it is to stop after one instruction. While a client is
+/// `attached`, a debug exception may then overwrite those that say why the host trapped, also if that was before the
+/// client came: an interrupt stopped the CPU, and has left them as they were.
 #[inline(always)]
-pub(super) fn take_up(cpu: usize, frame: &mut Frame, step: bool) {
+pub(super) fn take_up(cpu: usize, frame: &mut Frame, step: bool, attached: bool) {
     set_parked(cpu, 0);
     let from = parked(cpu);
     // SAFETY: it is this CPU's own again. EL2's registers are what they were when the interrupted code could read them;
     // the host's stack pointers are the host's.
     unsafe {
         copy(addr_of!((*from).x), addr_of_mut!(frame.x));
+        let host = host_frame(cpu);
         // Stale, it would mislead QEMU's gdb server's clients.
-        addr_of_mut!((*host_frame(cpu)).host_sp).write_volatile(0);
+        addr_of_mut!((*host).host_sp).write_volatile(0);
         frame.elr = addr_of!((*from).pc).read_volatile();
         frame.spsr = addr_of!((*from).pstate).read_volatile();
-        if is_el2(frame.spsr) {
+        let inside = is_el2(frame.spsr);
+        addr_of_mut!((*host).saved).write_volatile((inside && attached).into());
+        if inside {
             write_register!(esr_el2, addr_of!((*from).esr_el2).read_volatile());
             write_register!(far_el2, addr_of!((*from).far_el2).read_volatile());
+            addr_of_mut!((*host).esr).write_volatile(addr_of!((*from).esr_el2).read_volatile());
+            addr_of_mut!((*host).far).write_volatile(addr_of!((*from).far_el2).read_volatile());
+            addr_of_mut!((*host).hpfar).write_volatile(addr_of!((*from).hpfar_el2).read_volatile());
         } else if frame.spsr & 0xf == EL1H {
             write_register!(sp_el1, addr_of!((*from).sp).read_volatile());
         } else {

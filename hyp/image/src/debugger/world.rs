@@ -149,7 +149,7 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
     wait(cpu, bit);
     gic::let_host(interrupts);
     let step = STEPPING.load(Ordering::Relaxed) == cpu + 1;
-    parked::take_up(cpu, frame, step);
+    parked::take_up(cpu, frame, step, ATTACHED.load(Ordering::Relaxed));
     adopt(step);
     gic::set_tick(true);
     // The next stop may have begun before this CPU woke. Then the one call it found was for both.

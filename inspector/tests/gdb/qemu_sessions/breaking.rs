@@ -14,6 +14,7 @@ const EC_DATA_ABORT: u64 = 0x24;
 pub(crate) fn breakpoints_stop_hyp_and_its_host(mut bench: Bench) {
     a_hypercall_is_traced_into_the_host(&bench);
     a_stop_shows_locks_and_the_trap(&bench);
+    a_trap_is_older_than_the_client(&mut bench);
     an_abort_shows_what_was_accessed(&bench);
     both_kinds_stop_at_both_levels(&bench);
     hardware_has_only_so_many(&bench);
@@ -85,12 +86,42 @@ fn a_stop_shows_locks_and_the_trap(bench: &Bench) {
     assert_eq!(bench.host.instruction(register(&elr) - 4), HVC.0);
 }
 
+/// The host's lock is made to look held, so that the next client finds each CPU where it waits for it: the first thing
+/// in a round is a device that hyp emulates. Then it is given back.
+fn a_trap_is_older_than_the_client(bench: &mut Bench) {
+    let [locks] = session(&bench.machine, ["monitor locks"]);
+    let lock = behind(&locks, "host      ") + bench.linear();
+    let change =
+        |by: u64| format!("set var *({lock:#x} as *mut u32) = *({lock:#x} as *mut u32) + {by:#x}");
+    let [.., rounds] = session(
+        &bench.machine,
+        [ROUND_ENDS, "continue", &change(1 << 16), ROUNDS],
+    );
+    let waiting = format!("held, waiters {CPUS}, holder not recorded yet");
+    while !session(&bench.machine, ["monitor locks"])[0].contains(&waiting) {}
+    let [before, _, _, stop, after] = session(
+        &bench.machine,
+        [
+            "info registers ESR_EL2",
+            &change(1),
+            "tbreak hyp_image::vectors::take_over",
+            "continue",
+            "info registers ESR_EL2",
+        ],
+    );
+    assert_says(&stop, &["hit Temporary breakpoint"]);
+    for esr in [before, after] {
+        assert_eq!(register(&esr) >> 26, EC_DATA_ABORT);
+    }
+    bench.goes_on(number(&rounds));
+}
+
 /// An access to RAM that hyp is about to map, under the host's lock.
 fn an_abort_shows_what_was_accessed(bench: &Bench) {
     let [.., thread, trace, locks, esr, elr, far, hpfar, _, pc] = session(
         &bench.machine,
         [
-            "tbreak hyp::init::Hyp::host_stage2_idmap_locked if $HPFAR_EL2 >= 0x400000",
+            "tbreak hyp::init::Hyp::host_stage2_idmap_locked if $ESR_EL2 >> 26 == 0x24 && $HPFAR_EL2 >= 0x400000",
             "continue",
             "output $_thread",
             "backtrace",
