@@ -50,6 +50,8 @@ impl Cpu for ThisCpu {
 
     fn relax(&self) {
         stop_if_asked();
+        #[cfg(feature = "channel")]
+        crate::debugger::wait();
         // The debugger may stop a CPU that waits: its FIQ comes here, if it does not come anywhere. hyp's registers of
         // the trap it is in were read when it began.
         // SAFETY: a hint. Not `nomem`: the lock must be read after it, or a wake between the two would be lost; one

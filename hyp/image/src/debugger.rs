@@ -83,9 +83,10 @@ static READY: AtomicBool = AtomicBool::new(false);
 #[unsafe(link_section = ".bss.debugger")]
 static INPUT: AtomicU64 = AtomicU64::new(0);
 
-/// ISS of a BRK: its immediate, ESR_EL2 bits 15:0. These are the debugger's own: one in place of an instruction, and
-/// one that a panic ends in.
+/// ISS of a BRK: its immediate, ESR_EL2 bits 15:0. These are the debugger's own: one in place of an instruction, one that
+/// ends a step, and one that a panic ends in.
 const BRK_BREAKPOINT: u64 = 0xe12;
+const BRK_WAIT: u64 = 0xe13;
 const BRK_PANIC: u64 = 0xe1f;
 
 /// ESR_EL2.EC of debug exceptions, from a lower level; with bit 0, from EL2 itself.
@@ -166,6 +167,16 @@ pub(crate) fn panicked() {
     }
 }
 
+/// This CPU waits for another. Ends its step if that one may stand until the step is over: a client that steps over a
+/// breakpoint at the host's HVC lets no other CPU run meanwhile, and one of those may hold a lock.
+#[inline(always)]
+pub(crate) fn wait() {
+    if world::steps_without_others() {
+        // SAFETY: it is taken to this CPU's own vector, which stops it, and has it go on behind.
+        unsafe { core::arch::asm!("brk #{}", const BRK_WAIT, options(nostack, preserves_flags)) }
+    }
+}
+
 /// FIQ, from `vectors.s`: a tick, or another CPU asks this one to stop.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text.unbroken")]
@@ -197,7 +208,13 @@ extern "C" fn debugger_own_exception(frame: &mut Frame) -> bool {
     if !READY.load(Ordering::Acquire) {
         return false;
     }
-    match why(read_register!(esr_el2)) {
+    let esr = read_register!(esr_el2);
+    if esr >> 26 == EC_BRK && esr & 0xffff == BRK_WAIT {
+        frame.elr = frame.elr.wrapping_add(4);
+        world::stop(frame, Why::Step);
+        return true;
+    }
+    match why(esr) {
         Some(why) => world::stop(frame, why),
         None => return false,
     }

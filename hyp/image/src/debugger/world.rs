@@ -262,6 +262,13 @@ pub(super) fn stepping() -> Option<usize> {
     STEPPING.load(Ordering::Relaxed).checked_sub(1)
 }
 
+/// Whether this CPU takes a step while another is held back.
+#[inline(always)]
+pub(super) fn steps_without_others() -> bool {
+    let held = HELD.load(Ordering::Relaxed) & ONLINE.load(Ordering::Relaxed);
+    stepping() == Some(this_cpu()) && held != 0
+}
+
 /// The CPU that has taken its one step, if it was to.
 pub(super) fn stepped() -> Option<usize> {
     stepping().filter(|&cpu| standing(cpu).is_some() && why(cpu) == Why::Step as usize)

@@ -19,6 +19,7 @@ pub(crate) fn steps_are_single(mut bench: Bench) {
     lines_follow_each_other(&bench);
     others_stand_while_the_scheduler_is_locked(&bench);
     others_run_while_it_is_not(&bench);
+    a_step_ends_where_it_would_wait_for_one_that_stands(&mut bench);
     a_call_is_stepped_over(&bench);
     the_way_out_of_hyp_ends_in_the_host(&mut bench);
     the_host_steps_over_what_hyp_does_for_it(&mut bench);
@@ -118,6 +119,37 @@ fn others_run_while_it_is_not(bench: &Bench) {
     );
     assert_says(&waits, &["Thread 1 hit Temporary breakpoint", "relax"]);
     assert_says(&arrives, &["Thread 1 hit Temporary breakpoint"]);
+}
+
+/// The host's lock is made to look held by who had it before, and is given back before any other CPU runs.
+fn a_step_ends_where_it_would_wait_for_one_that_stands(bench: &mut Bench) {
+    let [locks] = session(&bench.machine, ["monitor locks"]);
+    let lock = behind(&locks, "host      ") + bench.linear();
+    let change =
+        |by: &str| format!("set var *({lock:#x} as *mut u32) = *({lock:#x} as *mut u32) {by}");
+    let call = bench.host.find(HVC, bench.host.address("host_main"));
+    let [.., place, _, _, _, returns, _, back, rounds] = session(
+        &bench.machine,
+        [
+            &format!("tbreak *{call:#x}"),
+            "continue",
+            "set scheduler-locking on",
+            &change("- 1"),
+            "stepi",
+            "info symbol $pc",
+            &change("+ 1"),
+            "set scheduler-locking off",
+            &format!("tbreak *{:#x}", call + 4),
+            "continue",
+            "delete",
+            "output/x $pc",
+            ROUNDS,
+        ],
+    );
+    assert_says(&place, &["relax"]);
+    assert_says(&returns, &["hit Temporary breakpoint"]);
+    assert_eq!(number(&back), call + 4);
+    bench.goes_on(number(&rounds));
 }
 
 fn a_call_is_stepped_over(bench: &Bench) {
