@@ -5,6 +5,7 @@ use client::Client;
 use fixtures::qemu::{Boot, Machine};
 use fixtures::terminal::{Look, Terminal};
 use fixtures::{Finally, Kernel};
+use inspector::target::rsp::from_hex;
 use proxy::{Proxy, Session};
 use run::{Ran, inspector};
 use std::path::Path;
@@ -12,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 #[path = "../support/client.rs"]
-#[expect(dead_code, reason = "shared with tests that ask for more")]
 mod client;
 mod proxy;
 #[path = "../support/run.rs"]
@@ -20,6 +20,7 @@ mod proxy;
 mod run;
 
 const LIMIT: Duration = Duration::from_secs(60);
+const CPUS: usize = 2;
 const INSPECTOR: &str = env!("CARGO_BIN_EXE_inspector");
 /// The breakpoints by which an inspector tells that it is there: the machine ran before, or it stood.
 const MARKS: [&str; 2] = ["1,696e737065637452,4", "1,696e737065637453,4"];
@@ -41,10 +42,10 @@ impl Subject {
     }
 }
 
-/// A machine whose init keeps CPU 0 busy.
+/// A machine whose init keeps one CPU busy.
 fn boot(kernel: Kernel) -> Machine {
     let boot = Boot::linux(kernel).expect("a kernel");
-    let boot = boot.cpus(2).finally(Finally::Spin);
+    let boot = boot.cpus(CPUS as u32).finally(Finally::Spin);
     let mut machine = boot.start().expect("QEMU starts");
     machine.wait_for("init: spins", LIMIT).expect("init runs");
     machine
@@ -259,13 +260,23 @@ fn qemu_linux_7_is_left_as_found_by_the_tui() {
     screen(Kernel::Linux7);
 }
 
-/// Where CPU 0 stands: the 33rd register of eight bytes.
-fn pc(client: &mut Client) -> u64 {
-    client.order("Hg1");
-    let general = String::from_utf8(client.ask("g")).expect("text");
-    u64::from_str_radix(&general[32 * 16..33 * 16], 16)
-        .expect("it is known")
-        .swap_bytes()
+/// A CPU in user space, where only init's loop is, and its PC. The one that loops may just have been interrupted: then
+/// the machine runs on.
+fn in_user_space(client: &mut Client) -> (usize, u64) {
+    loop {
+        for cpu in 0..CPUS {
+            client.order(&format!("Hg{:x}", cpu + 1));
+            // 33 registers of eight bytes, the last of which is PC, and four bytes of PSTATE.
+            let general = from_hex(&client.ask("g")).expect("all are known");
+            let pc = u64::from_le_bytes(*general[32 * 8..].first_chunk().expect("PC"));
+            if general[33 * 8] & 0xf == 0 {
+                return (cpu, pc);
+            }
+        }
+        client.send("vCont;c");
+        client.interrupt();
+        client.stop();
+    }
 }
 
 #[test]
@@ -274,14 +285,15 @@ fn qemu_breakpoints_of_another_client_are_cleared() {
         let machine = boot(kernel);
         let mut client = Client::connect(machine.gdb());
         client.ask("qSupported");
-        let at = pc(&mut client);
+        let (cpu, at) = in_user_space(&mut client);
         client.order(&format!("Z0,{at:x},4"));
         // Init's loop comes there again.
         client.send("vCont;c");
         assert!(client.stop().starts_with("T05"));
         drop(client);
         let ran = inspector(["list", machine.gdb()]);
-        let says = format!("CPU 0 stands at a breakpoint that an earlier client left, at {at:#x}");
+        let says =
+            format!("CPU {cpu} stands at a breakpoint that an earlier client left, at {at:#x}");
         assert!(ran.stderr.contains(&says), "{}", ran.stderr);
         let (mut client, runs) = look(&machine);
         assert!(!runs);

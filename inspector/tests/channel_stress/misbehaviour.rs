@@ -1,7 +1,7 @@
 //! Clients that break the protocol, and vanish: the next one finds everything in order, and the host goes on.
 
 use crate::client::Client;
-use crate::debuggee::Debuggee;
+use crate::debuggee::{Debuggee, LIMIT};
 use crate::stops::run_on;
 use fixtures::qemu::Boot;
 use inspector::target::rsp;
@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// How long a client waits before it gives up.
+/// How long a client waits for room before it gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client does with its connection before it is gone.
@@ -161,7 +161,7 @@ fn qemu_whatever_a_client_does_the_next_one_is_served_and_the_host_goes_on() {
             let path = debuggee.machine.channel().strip_prefix("unix:");
             let mut line = UnixStream::connect(path.expect("a Unix socket")).expect("QEMU listens");
             line.set_write_timeout(Some(PATIENCE)).expect("a socket");
-            line.set_read_timeout(Some(PATIENCE)).expect("a socket");
+            line.set_read_timeout(Some(LIMIT)).expect("a socket");
             deed(&mut line);
             drop(line);
             all_is_well(&debuggee, &text);
