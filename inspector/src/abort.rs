@@ -1,17 +1,26 @@
-//! Host traps from their entry to their end, as stories: plain data, made from what was seen.
+//! Host traps followed from their entry to their end, as stories: plain data, made from what was seen.
 //!
 //! | module | question |
 //! |---|---|
 //! | [`trap`] | what did the hardware say at the entry, and what is there at the address? |
 //! | [`choice`] | which range has to be mapped, and why is it no larger? |
+//! | [`plan`] | where are CPUs to be stopped? |
+//! | [`Follower`] | what do CPUs do between those places? |
 //! | [`difference`] | what did the tables, owners, counts and locks become? |
 //!
 //! A story says what was seen at the places where the CPU was stopped, and what follows from the tables before and
 //! after; which of both, its [`Road`] says.
 
+mod calls;
 pub mod choice;
 pub mod difference;
+mod follow;
+mod following;
+pub mod plan;
+mod steps;
 pub mod trap;
+
+pub use follow::{FollowError, Follower, Wanted};
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -123,6 +132,8 @@ pub enum Memory {
     Mmio {
         /// From the end of one region to the start of the next.
         gap: Span,
+        /// Who keeps it from the host, if somebody does.
+        owner: Option<Owner>,
     },
     /// Beyond what the host's stage 2 translates.
     Beyond,
@@ -435,6 +446,6 @@ pub enum Comparison {
     /// From the entry to the end: other CPUs may have written, too.
     #[default]
     EntryToEnd,
-    /// While this CPU held the lock: these are its own.
+    /// While this CPU held the lock, or it never came to where it would have written: these are its own.
     UnderLock,
 }

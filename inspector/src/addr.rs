@@ -59,6 +59,18 @@ impl fmt::Display for Span {
     }
 }
 
+/// A size in bytes with the largest binary unit that divides it (`2M`, `12K`, `3 B`).
+pub fn size_text(bytes: u64) -> String {
+    const UNITS: [(u32, char); 4] = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
+    UNITS
+        .iter()
+        .find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift)
+        .map_or_else(
+            || format!("{bytes} B"),
+            |(shift, unit)| format!("{}{unit}", bytes >> shift),
+        )
+}
+
 /// Reads a number as people write it: decimal, or hexadecimal with `0x`; `_` may separate digits.
 pub fn parse_u64(text: &str) -> Option<u64> {
     let digits = text.replace('_', "");

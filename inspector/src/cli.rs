@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Exit status: 0 fine, 2 usage,
 //! 3 the target or an input failed or the answer is incomplete.
 
+mod abort;
 mod arguments;
 mod commands;
 mod document;
@@ -64,6 +65,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let mut session = open(&arguments.opener(&save.target))?;
             let system = session.save(&save.file)?;
             Ok(verdict(&system, system.complete))
+        }
+        Command::Abort(abort) => {
+            let opener = arguments.opener(&abort.target.target);
+            abort::run(&opener, &abort, arguments.format())
         }
         Command::Ask(ask) => {
             let opener = arguments.opener(ask.target());

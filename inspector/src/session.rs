@@ -1,5 +1,6 @@
 //! Opening what the user named, again and again.
 
+use crate::abort::{FollowError, Follower, Story, Wanted};
 use crate::demo::{self, Demo};
 use crate::hypervisor;
 use crate::image::{ImageError, Images};
@@ -97,6 +98,37 @@ impl Session {
         contents.physvirt_offset = system.physvirt_offset;
         snapshot::write(path, &contents)?;
         Ok(system)
+    }
+
+    /// Sets breakpoints at the entries of EL2, to follow host traps. The machine must be stopped.
+    ///
+    /// # Errors
+    /// There is nothing to follow, or no way to.
+    pub fn follow(&mut self, wanted: Wanted) -> Result<Follower, FollowError> {
+        Follower::arm(self.target.as_mut(), &mut self.images, wanted)
+    }
+
+    /// Lets the machine run until traps have been followed to their end, or for `limit`.
+    ///
+    /// # Errors
+    /// The link failed, or the machine is not what it was.
+    pub fn stories(
+        &mut self,
+        follower: &mut Follower,
+        limit: Duration,
+    ) -> Result<Vec<Story>, FollowError> {
+        follower.next(self.target.as_mut(), &mut self.images, limit)
+    }
+
+    /// Stops the machine, and looks whether it still is the one that is followed.
+    ///
+    /// # Errors
+    /// The link failed, or the machine has restarted.
+    pub fn check(&mut self, follower: &Follower) -> Result<(), FollowError> {
+        if let Some(control) = self.target.run_control() {
+            control.interrupt()?;
+        }
+        follower.check(self.target.as_mut())
     }
 
     /// What the user asked for.

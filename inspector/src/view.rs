@@ -40,6 +40,8 @@ pub use story::{
 pub use vms::{vcpus_table, vm_table, vms_table};
 pub use walk::{WalkView, end_name, shape_name, walk, walk_table};
 
+pub use crate::addr::size_text;
+
 use crate::model::{Entry, JointOwner, Owner, State};
 
 /// What a cell means; a theme turns it into colour and a glyph, plain text ignores it.
@@ -111,18 +113,6 @@ impl Table {
             rows: Vec::new(),
         }
     }
-}
-
-/// A size in bytes with the largest binary unit that divides it (`2M`, `12K`, `3 B`).
-pub fn size_text(bytes: u64) -> String {
-    const UNITS: [(u32, char); 4] = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
-    UNITS
-        .iter()
-        .find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift)
-        .map_or_else(
-            || format!("{bytes} B"),
-            |(shift, unit)| format!("{}{unit}", bytes >> shift),
-        )
 }
 
 fn address(value: u64) -> Cell {

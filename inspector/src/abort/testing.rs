@@ -207,7 +207,9 @@ fn what_is_at_an_address_is_told() {
         ram.choice,
         Some(choose(host, RAM + 0x120_0000, 2, Span::new(RAM, 64 << 20)))
     );
-    assert!(matches!(at(0x0900_0000).memory, Memory::Mmio { gap } if gap == Span::new(0, RAM)));
+    assert!(
+        matches!(at(0x0900_0000).memory, Memory::Mmio { gap, owner: None } if gap == Span::new(0, RAM))
+    );
     assert!(matches!(
         at(0x4031_0010).memory,
         Memory::Taken {

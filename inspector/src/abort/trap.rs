@@ -42,7 +42,10 @@ pub fn fault(system: &System, registers: &Registers) -> Option<Fault> {
     fault.memory = match (&translation.end, is_ram) {
         (End::OutOfRange { .. }, _) => Memory::Beyond,
         (_, true) => ram(system, ipa, region, entry),
-        (_, false) => Memory::Mmio { gap: region },
+        (_, false) => Memory::Mmio {
+            gap: region,
+            owner: entry.and_then(annotated),
+        },
     };
     fault.page = page(system, ipa, host.regime.granule.bytes());
     let last = translation.steps.last().map(|step| step.level);
@@ -58,10 +61,14 @@ pub fn fault(system: &System, registers: &Registers) -> Option<Fault> {
     Some(fault)
 }
 
+/// The owner that an annotation names.
+fn annotated(entry: &Entry) -> Option<Owner> {
+    entry.owner.filter(|_| entry.kind == EntryKind::Annotation)
+}
+
 /// RAM, and whether an annotation keeps it from the host.
 fn ram(system: &System, ipa: u64, region: Span, entry: Option<&Entry>) -> Memory {
-    let annotated = entry.filter(|entry| entry.kind == EntryKind::Annotation);
-    let Some(owner) = annotated.and_then(|entry| entry.owner) else {
+    let Some(owner) = entry.and_then(annotated) else {
         return Memory::Ram { region };
     };
     let mut sections = system.sections.iter();

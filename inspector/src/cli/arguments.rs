@@ -1,5 +1,6 @@
 //! The grammar of the command line.
 
+use crate::abort::Wanted;
 use crate::addr::{Span, parse_u64};
 use crate::model::{EntryKind, JointOwner, Owner, State};
 use crate::session::Opener;
@@ -67,6 +68,8 @@ pub(super) enum Command {
     Ask(Ask),
     /// Write a snapshot that opens elsewhere
     Save(Save),
+    /// Let the machine run to the next host abort, follow it to its end and explain it
+    Abort(Abort),
     /// Print a script that completes arguments
     Completions {
         /// For which shell
@@ -231,6 +234,64 @@ pub(super) struct Save {
     pub(super) target: String,
     /// Where to write
     pub(super) file: PathBuf,
+}
+
+#[derive(Clone, PartialEq, Eq, Args, Debug)]
+pub(super) struct Abort {
+    #[command(flatten)]
+    pub(super) target: OptionalTarget,
+    /// How many to follow
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: u64,
+    /// Only aborts at intermediate physical addresses in this range (B is not part of it)
+    #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "call")]
+    ipa: Option<Span>,
+    /// Only those of this CPU
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// Go on until one ends like this; those before it are told, too
+    #[arg(long, value_enum, conflicts_with = "count")]
+    pub(super) until: Option<Until>,
+    /// Follow hypercalls whose name has this in it, such as share, in place of aborts
+    #[arg(long, value_name = "NAME")]
+    call: Option<String>,
+    /// Step instruction by instruction, and count
+    #[arg(long)]
+    steps: bool,
+}
+
+/// How an abort may end.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(super) enum Until {
+    /// The host has got what it touched
+    Mapped,
+    /// The host got an exception
+    Refused,
+    /// The hypervisor panicked
+    Panic,
+}
+
+impl Until {
+    /// The outcome's name in documents.
+    pub(super) fn outcome(self) -> &'static str {
+        match self {
+            Self::Mapped => "mapped",
+            Self::Refused => "refused",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+impl Abort {
+    /// What is to be followed.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            cpu: self.cpu,
+            ipa: self.ipa,
+            call: self.call.clone(),
+            steps: self.steps,
+        }
+    }
 }
 
 impl Arguments {

@@ -1,5 +1,9 @@
 //! The things of a capture as JSON objects: names and forms of the contract.
 
+mod story;
+
+pub(super) use story::story;
+
 use crate::arch::regime::{Regime, Stage};
 use crate::arch::walk::{Attributes, End, Step};
 use crate::arch::{esr, fields};

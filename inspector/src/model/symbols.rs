@@ -83,6 +83,14 @@ impl Symbols {
         Some(Span::new(self.address_of(symbol), symbol.size))
     }
 
+    /// The run-time addresses of all that have a name: instances of one generic function share theirs.
+    pub fn find_all(&self, name: &str) -> Vec<Span> {
+        let named = self.linked.iter().filter(|symbol| symbol.name == name);
+        named
+            .map(|symbol| Span::new(self.address_of(symbol), symbol.size))
+            .collect()
+    }
+
     /// The symbols whose run-time addresses begin in a range, with those addresses.
     pub fn within(&self, range: Span) -> Vec<(&str, u64)> {
         let Some(start) = self.linked_address(range.start) else {

@@ -200,7 +200,10 @@ pub fn memory_text(memory: &Memory) -> String {
             Some(section) => format!("memory of {owner}: its {section}"),
             None => format!("memory of {owner}"),
         },
-        Memory::Mmio { gap } => format!("no RAM, in the gap {gap}: a device, or nothing"),
+        Memory::Mmio { gap, owner } => match owner {
+            Some(owner) => format!("no RAM, in the gap {gap}: a device of {owner}"),
+            None => format!("no RAM, in the gap {gap}: a device, or nothing"),
+        },
         Memory::Beyond => "beyond what the host's stage 2 translates".to_owned(),
         Memory::Unknown => "HPFAR_EL2 is not valid for this fault".to_owned(),
     }
@@ -436,12 +439,16 @@ pub fn road_table(road: &Road) -> Table {
             ""
         },
     );
-    for missing in &road.missing {
-        row(
-            "no stop",
-            Cell::new(Role::Dim, missing.function.as_str()),
-            &missing.reason,
-        );
+    let mut reasons: Vec<&str> = road
+        .missing
+        .iter()
+        .map(|stop| stop.reason.as_str())
+        .collect();
+    reasons.dedup();
+    for reason in reasons {
+        let stops = road.missing.iter().filter(|stop| stop.reason == reason);
+        let names: Vec<&str> = stops.map(|stop| stop.function.as_str()).collect();
+        row("no stops", dim(reason), &names.join(", "));
     }
     table
 }

@@ -66,6 +66,22 @@ fn every_command_in_json() {
     }
 }
 
+/// A page and a block that are mapped, and a refusal.
+#[test]
+fn aborts_are_followed_to_their_ends() {
+    for (name, line) in [
+        ("abort.txt", "abort demo --count 2"),
+        (
+            "abort-refused.txt",
+            "abort --ipa 0x40200000..0x40300000 --until refused",
+        ),
+        ("abort.json", "abort demo --count 2 --json"),
+        ("abort.jsonl", "abort demo --until refused --format jsonl"),
+    ] {
+        golden(name, line);
+    }
+}
+
 /// It is no failure, and the document has it in a field.
 #[test]
 fn why_there_are_no_vms_is_said_beside_the_table() {

@@ -45,7 +45,7 @@ fn a_mapping_is_told_with_its_range_its_word_and_its_locks() {
             "host-s2  2  0x41200000  0x40312048  0x0  0x412007fd  2M block rwx normal-wb  -  -",
             "count, host-pool  0x40312000  3  4",
             "lock, owner/next  host  4/5  6/6",
-            "no stop  host_stage2_idmap_locked  no such symbol",
+            "no stops  no such symbol  host_stage2_idmap_locked",
         ],
     );
     let row: Vec<_> = story_row(&story)

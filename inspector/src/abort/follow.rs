@@ -1,0 +1,486 @@
+//! Following traps on a machine: breakpoints, looks, and what became of each CPU.
+
+use super::following::{Following, Kind, Look, Seen, kind};
+use super::plan::{Plan, Role, Stop};
+use super::{Missing, Outcome, Place, Road, Story};
+use crate::addr::Span;
+use crate::arch::esr;
+use crate::arch::walk::walk_together;
+use crate::hypervisor;
+use crate::image::Images;
+use crate::model::Tickets;
+use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How many mappings are remembered, to say which CPU was faster.
+const REMEMBERED: usize = 64;
+
+/// Which traps are followed.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Wanted {
+    /// Only those of this CPU.
+    pub cpu: Option<usize>,
+    /// Only aborts at these intermediate physical addresses.
+    pub ipa: Option<Span>,
+    /// Hypercalls whose name has this in it, in place of aborts.
+    pub call: Option<String>,
+    /// Step the CPU from the entry on.
+    pub steps: bool,
+}
+
+/// Why nothing can be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The link failed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target is not a machine.
+    #[error("{target}: it cannot run: host aborts are followed on a machine, not in a file")]
+    CannotRun {
+        /// What the user asked for.
+        target: String,
+    },
+    /// There is no hypervisor yet, or none that is known.
+    #[error("{target}: no hypervisor to follow: {reason}")]
+    NoHypervisor {
+        /// What the user asked for.
+        target: String,
+        /// What was found out instead.
+        reason: String,
+    },
+    /// The server takes no breakpoint where CPUs enter EL2.
+    #[error("{target}: no breakpoint at the entry {entry:#x}: {reason}")]
+    NoEntry {
+        /// What the user asked for.
+        target: String,
+        /// The address.
+        entry: u64,
+        /// The server's words.
+        reason: String,
+    },
+    /// It is not there any more.
+    #[error("{target}: the machine has ended")]
+    Ended {
+        /// What the user asked for.
+        target: String,
+    },
+    /// EL2 is not what it was when the breakpoints were set.
+    #[error(
+        "{target}: the machine has restarted, so that EL2's addresses are others: follow it anew"
+    )]
+    Restarted {
+        /// What the user asked for.
+        target: String,
+    },
+}
+
+/// Traps of all CPUs, each followed from its entry to its end. The breakpoints are the target's, which takes them away
+/// when it is dropped.
+#[derive(Debug)]
+pub struct Follower {
+    pub(super) plan: Plan,
+    wanted: Wanted,
+    /// Functions that the server refuses to stop at.
+    refused: Vec<Missing>,
+    /// Breakpoints that are set while a trap is followed only.
+    on_the_way: Vec<Breakpoint>,
+    pub(super) following: BTreeMap<usize, Following>,
+    /// Ranges mapped lately, and by which CPU.
+    mapped: VecDeque<(usize, Span)>,
+}
+
+pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, FollowError> {
+    let name = target.name().to_owned();
+    target
+        .run_control()
+        .ok_or(FollowError::CannotRun { target: name })
+}
+
+impl Follower {
+    /// Sets breakpoints at the entries of EL2. The machine must stand.
+    ///
+    /// # Errors
+    /// The target cannot run, no hypervisor protects itself on it, or its server has no breakpoint for the entry.
+    pub fn arm(
+        target: &mut dyn Target,
+        images: &mut Images,
+        wanted: Wanted,
+    ) -> Result<Self, FollowError> {
+        run(target)?;
+        let system = hypervisor::capture(target, images)?;
+        let plan = Plan::make(target, &system)?;
+        if plan.entries.is_empty() {
+            let reason = match system.problems.is_empty() {
+                true => "no CPU runs its host under stage 2".to_owned(),
+                false => system.problems.join("; "),
+            };
+            let target = target.name().to_owned();
+            return Err(FollowError::NoHypervisor { target, reason });
+        }
+        for entry in &plan.entries {
+            if let Err(reason) = run(target)?.insert(Breakpoint::Code(*entry))? {
+                return Err(FollowError::NoEntry {
+                    target: target.name().to_owned(),
+                    entry: *entry,
+                    reason,
+                });
+            }
+        }
+        Ok(Self {
+            plan,
+            wanted,
+            refused: Vec::new(),
+            on_the_way: Vec::new(),
+            following: BTreeMap::new(),
+            mapped: VecDeque::new(),
+        })
+    }
+
+    /// Stories that are not at their end yet, as far as they are known.
+    pub fn in_progress(&self) -> impl Iterator<Item = &Story> {
+        self.following.values().map(|following| &following.story)
+    }
+
+    /// Lets the machine run until a trap has been followed to its end, or for `limit`. It may run afterwards only if
+    /// nothing is being followed.
+    ///
+    /// # Errors
+    /// The link failed, or the machine is not what it was.
+    pub fn next(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        limit: Duration,
+    ) -> Result<Vec<Story>, FollowError> {
+        let end = Instant::now() + limit;
+        loop {
+            run(target)?.resume()?;
+            let left = end.saturating_duration_since(Instant::now());
+            let state = run(target)?.wait(left)?;
+            let finished = match state {
+                RunState::Running => return Ok(Vec::new()),
+                RunState::Exited => {
+                    let target = target.name().to_owned();
+                    return Err(FollowError::Ended { target });
+                }
+                RunState::Stopped { .. } => self.stopped(target, images)?,
+            };
+            if !finished.is_empty() || Instant::now() >= end {
+                return Ok(finished);
+            }
+        }
+    }
+
+    /// Takes all breakpoints away. The machine must stand.
+    ///
+    /// # Errors
+    /// The link failed.
+    pub fn disarm(&mut self, target: &mut dyn Target) -> Result<(), FollowError> {
+        let control = run(target)?;
+        for breakpoint in control.breakpoints() {
+            control.remove(breakpoint)?;
+        }
+        self.on_the_way.clear();
+        self.following.clear();
+        Ok(())
+    }
+
+    /// Whether EL2 still is where the breakpoints were set. The machine must stand.
+    ///
+    /// # Errors
+    /// The link failed, or it is not.
+    pub fn check(&self, target: &mut dyn Target) -> Result<(), FollowError> {
+        let cpus = target.all_registers()?;
+        let vectors = cpus
+            .iter()
+            .filter_map(|registers| registers.get("VBAR_EL2"));
+        let known = |vectors: u64| {
+            self.plan
+                .entries
+                .iter()
+                .any(|entry| entry & !0x7ff == vectors)
+        };
+        let mut vectors = vectors.peekable();
+        if vectors.peek().is_some() && !vectors.any(known) {
+            let target = target.name().to_owned();
+            return Err(FollowError::Restarted { target });
+        }
+        Ok(())
+    }
+
+    /// Sees where all CPUs stand: several may have come to breakpoints at once.
+    fn stopped(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+    ) -> Result<Vec<Story>, FollowError> {
+        let mut finished = Vec::new();
+        let cpus = target.all_registers()?;
+        let steps = self.wanted.steps || self.plan.exits.is_empty();
+        for (cpu, registers) in cpus.into_iter().enumerate() {
+            // One that was stepped may have had to wait for another.
+            let registers = match steps && cpu > 0 {
+                true => target.registers(cpu)?,
+                false => registers,
+            };
+            let registers = &registers;
+            let Some(pc) = registers.get("pc") else {
+                continue;
+            };
+            if self.plan.entries.contains(&pc) {
+                finished.extend(self.entered(target, images, cpu, registers)?);
+            } else if self.following.contains_key(&cpu) {
+                finished.extend(self.on_its_way(target, images, cpu, registers)?);
+            }
+        }
+        for story in &finished {
+            self.remember(story);
+        }
+        if self.following.is_empty() {
+            for breakpoint in self.on_the_way.drain(..) {
+                run(target)?.remove(breakpoint)?;
+            }
+        }
+        for story in &mut finished {
+            self.name_the_faster(story);
+        }
+        Ok(finished)
+    }
+
+    fn wants(&self, cpu: usize, registers: &Registers) -> bool {
+        let is_kind = match kind(registers) {
+            Some(Kind::Abort) => self.wanted.call.is_none(),
+            Some(Kind::Call) => self.wanted.call.is_some(),
+            None => false,
+        };
+        let get = |name| registers.get(name);
+        let ipa = || esr::faulting_ipa(get("ESR_EL2")?, get("HPFAR_EL2")?, get("FAR_EL2")?);
+        is_kind
+            && self.wanted.cpu.is_none_or(|wanted| wanted == cpu)
+            && self
+                .wanted
+                .ipa
+                .is_none_or(|wanted| ipa().is_some_and(|ipa| wanted.contains(ipa)))
+    }
+
+    /// A CPU stands at the entry.
+    fn entered(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+        registers: &Registers,
+    ) -> Result<Option<Story>, FollowError> {
+        let mut lost = None;
+        if let Some(following) = self.following.remove(&cpu) {
+            let now = hypervisor::capture(target, images)?;
+            lost = Some(following.end(&now, registers, Seen::Lost));
+        }
+        if !self.wants(cpu, registers) {
+            return Ok(lost);
+        }
+        let before = hypervisor::capture(target, images)?;
+        self.arm_the_way(target)?;
+        let pc = registers.get("pc").unwrap_or(0);
+        let entry = Place {
+            pc,
+            symbol: before.symbols.name_of(pc),
+        };
+        let road = Road {
+            entry: Some(entry),
+            missing: [&self.plan.missing[..], &self.refused].concat(),
+            ..Road::default()
+        };
+        let maps = |stop: &&Stop| matches!(stop.function.role, Role::Map { .. });
+        let mapping = self.plan.functions.iter().find(maps);
+        let is_set = |stop: &Stop| self.on_the_way.contains(&Breakpoint::Code(stop.place.pc));
+        let sees_mapping = mapping.is_some_and(is_set);
+        if let Some(following) = Following::begin(before, cpu, registers, road, sees_mapping)
+            && self.is_called(&following.story)
+        {
+            self.following.insert(cpu, following);
+            if self.wanted.steps || self.plan.exits.is_empty() {
+                let story = self.step_through(target, images, cpu)?;
+                return Ok(lost.or(story));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether a hypercall has the name that is wanted; aborts have none.
+    fn is_called(&self, story: &Story) -> bool {
+        match (&self.wanted.call, &story.cause) {
+            (Some(wanted), super::Cause::Call(call)) => call
+                .name
+                .as_ref()
+                .is_some_and(|name| name.contains(wanted.as_str())),
+            _ => true,
+        }
+    }
+
+    /// Sets the breakpoints that see a CPU on its way.
+    fn arm_the_way(&mut self, target: &mut dyn Target) -> Result<(), FollowError> {
+        if !self.on_the_way.is_empty() {
+            return Ok(());
+        }
+        self.refused.clear();
+        let functions = self.plan.functions.iter();
+        let functions = functions.map(|stop| (stop.place.pc, Some(stop.function.name)));
+        let exits = self.plan.exits.iter().map(|exit| (*exit, None));
+        let all: Vec<_> = functions.chain(exits).collect();
+        for (pc, name) in all {
+            let breakpoint = Breakpoint::Code(pc);
+            match (run(target)?.insert(breakpoint)?, name) {
+                (Ok(()), _) => self.on_the_way.push(breakpoint),
+                (Err(reason), Some(name)) => self.refused.push(Missing {
+                    function: name.to_owned(),
+                    reason,
+                }),
+                (Err(reason), None) => self.refused.push(Missing {
+                    function: format!("ERET at {pc:#x}"),
+                    reason,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// A CPU that is followed stands somewhere else than at the entry.
+    pub(super) fn on_its_way(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+        registers: &Registers,
+    ) -> Result<Option<Story>, FollowError> {
+        let pc = registers.get("pc").unwrap_or(0);
+        let is_panic = self.pass(target, cpu, registers)?;
+        let seen = match is_panic {
+            true => Seen::Panic,
+            // From inside EL2, exceptions return to EL2.
+            false if self.plan.exits.contains(&pc) && leads_below(registers) => Seen::Returns,
+            false => return Ok(None),
+        };
+        self.finish(target, images, cpu, registers, seen)
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+        registers: &Registers,
+        seen: Seen,
+    ) -> Result<Option<Story>, FollowError> {
+        let after = hypervisor::capture(target, images)?;
+        let following = self.following.remove(&cpu);
+        Ok(following.map(|following| following.end(&after, registers, seen)))
+    }
+
+    /// Whether a CPU that is followed has something to tell there.
+    pub(super) fn is_place(&self, cpu: usize, pc: u64) -> bool {
+        let following = self.following.get(&cpu);
+        let returns =
+            following.is_some_and(|following| following.returns.iter().any(|(at, _)| *at == pc));
+        returns || self.plan.function(pc).is_some()
+    }
+
+    /// A CPU that is followed may stand at a function, or where one returns. True when the hypervisor panics there.
+    fn pass(
+        &mut self,
+        target: &mut dyn Target,
+        cpu: usize,
+        registers: &Registers,
+    ) -> Result<bool, FollowError> {
+        let pc = registers.get("pc").unwrap_or(0);
+        let Some(following) = self.following.get_mut(&cpu) else {
+            return Ok(false);
+        };
+        let lock = tickets(target, following.host_lock_at())?;
+        if let Some(stop) = self.plan.function(pc) {
+            following.reach(stop, registers, lock);
+            match stop.function.role {
+                Role::Panic => return Ok(true),
+                Role::LookUp | Role::Map { .. }
+                    if !following.has_looked() && following.holds(lock) =>
+                {
+                    let look = look(target, following)?;
+                    following.look(look);
+                }
+                _ => {}
+            }
+            match stop.function.role {
+                Role::Map { .. } | Role::Transition => {
+                    for (pc, _) in &following.returns {
+                        let breakpoint = Breakpoint::Code(*pc);
+                        // Where it is refused, the end tells what was written.
+                        if run(target)?.insert(breakpoint)?.is_ok() {
+                            self.on_the_way.push(breakpoint);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let returned = following.returns.iter().rposition(|(at, _)| *at == pc);
+        if let Some(at) = returned {
+            let (_, stop) = following.returns.remove(at);
+            following.returned(&stop, registers);
+            if following.holds(lock) {
+                let look = look(target, following)?;
+                following.look(look);
+            }
+        }
+        Ok(false)
+    }
+
+    fn remember(&mut self, story: &Story) {
+        if let Outcome::Mapped { leaf, .. } = story.outcome {
+            self.mapped.push_front((story.cpu, leaf));
+            self.mapped.truncate(REMEMBERED);
+        }
+    }
+
+    /// Says which CPU had mapped the address, if its story is known.
+    fn name_the_faster(&self, story: &mut Story) {
+        if let Outcome::AlreadyMapped { leaf, by } = &mut story.outcome {
+            let mut known = self.mapped.iter();
+            let faster = known.find(|(cpu, mapped)| *cpu != story.cpu && mapped == leaf);
+            *by = faster.map(|(cpu, _)| *cpu);
+        }
+    }
+}
+
+/// Whether a CPU that stands at an `ERET` leaves EL2 by it: `SPSR_EL2.M[3:2]`.
+fn leads_below(registers: &Registers) -> bool {
+    registers
+        .get("SPSR_EL2")
+        .is_none_or(|spsr| spsr >> 2 & 3 < 2)
+}
+
+/// The tickets of the lock at `pa`, as they are now.
+pub(super) fn tickets(
+    target: &mut dyn Target,
+    pa: Option<u64>,
+) -> Result<Option<Tickets>, TargetError> {
+    let Some(pa) = pa else { return Ok(None) };
+    let answer = target.read_phys(&[Span::new(pa, 4)])?.pop();
+    let word = answer.and_then(Result::ok);
+    let word = word.and_then(|bytes| Some(u32::from_le_bytes(*bytes.first_chunk()?)));
+    Ok(word.map(|word| Tickets {
+        owner: word as u16,
+        next: (word >> 16) as u16,
+    }))
+}
+
+/// All tables as they are now.
+pub(super) fn look(target: &mut dyn Target, following: &Following) -> Result<Look, TargetError> {
+    let regimes: Vec<_> = following
+        .regimes()
+        .iter()
+        .map(|regime| &regime.regime)
+        .collect();
+    let mut read = |spans: &[Span]| target.read_phys(spans);
+    walk_together(&regimes, &mut read)
+}

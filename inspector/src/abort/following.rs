@@ -1,0 +1,570 @@
+//! One trap on its way: what was seen so far, and what follows from it at the end.
+
+use super::choice::{Choice, choose, region};
+use super::difference::{self, Own, Tables, Written};
+use super::plan::{Role, Stop};
+use super::trap::{self, HOST_STAGE2};
+use super::{
+    Cause, Changes, Comparison, Injected, LockStep, Outcome, Place, Road, Stage, Step, Story, Word,
+    calls,
+};
+use crate::addr::{Span, size_text};
+use crate::arch::desc::Shape;
+use crate::arch::esr;
+use crate::arch::walk::{End, Translation, Walk};
+use crate::model::{HypervisorKind, RegimeCapture, System, Tickets};
+use crate::target::Registers;
+
+/// Offsets of a host's vectors for synchronous exceptions, from `VBAR_EL1`.
+const HOST_VECTORS: [u64; 4] = [0, 0x200, 0x400, 0x600];
+/// What a hypercall's number begins with: a fast 64-bit call of the hypervisor's vendor.
+const HYPERCALL: u64 = 0xc600_0000;
+/// ESR_EL2.EC of an HVC from AArch64.
+const HVC: u64 = 0x16;
+
+/// A look at tables: those of each regime that was captured at the entry, in its order.
+pub(super) type Look = Vec<Walk>;
+
+/// One trap on its way.
+#[derive(Debug)]
+pub(super) struct Following {
+    /// What is known so far.
+    pub(super) story: Story,
+    /// The machine at the entry.
+    before: System,
+    /// The tables when this CPU held the lock first, and when it held it last.
+    under_lock: Option<(Look, Look)>,
+    /// The ticket that this CPU held the host's lock with.
+    ticket: Option<u16>,
+    /// Where functions on the way return to, and what they are.
+    pub(super) returns: Vec<(u64, Stop)>,
+    /// The function that maps is a stop, or no other CPU has executed anything since the lock was held.
+    sees_mapping: bool,
+    /// Other CPUs have executed something since the lock was held.
+    disturbed: bool,
+}
+
+/// Why a CPU came to EL2, as far as it is followed.
+pub(super) enum Kind {
+    Abort,
+    Call,
+}
+
+/// What brought a CPU to the entry; `None` for what no story is about.
+pub(super) fn kind(registers: &Registers) -> Option<Kind> {
+    let syndrome = registers.get("ESR_EL2")?;
+    if esr::is_abort_from_below(syndrome) {
+        return Some(Kind::Abort);
+    }
+    let is_call = syndrome >> 26 & 0x3f == HVC
+        && registers
+            .get("x0")
+            .is_some_and(|x0| x0 & !0xffff == HYPERCALL);
+    is_call.then_some(Kind::Call)
+}
+
+/// The host's lock.
+fn host_lock(system: &System) -> Option<&crate::model::Lock> {
+    system.locks.iter().find(|lock| lock.name == "host")
+}
+
+fn place(system: &System, pc: u64) -> Place {
+    Place {
+        pc,
+        symbol: system.symbols.name_of(pc),
+    }
+}
+
+impl Following {
+    /// A trap whose CPU stands at the entry.
+    pub(super) fn begin(
+        before: System,
+        cpu: usize,
+        registers: &Registers,
+        road: Road,
+        sees_mapping: bool,
+    ) -> Option<Self> {
+        let get = |name| registers.get(name);
+        let syndrome = get("ESR_EL2")?;
+        let cause = match kind(registers)? {
+            Kind::Abort => Cause::Abort(Box::new(trap::fault(&before, registers)?)),
+            Kind::Call => Cause::Call(calls::call(&before, registers)),
+        };
+        let entry = road.entry.clone();
+        let spsr = get("SPSR_EL2").unwrap_or(0);
+        let mut following = Self {
+            story: Story {
+                cpu,
+                host: place(&before, get("ELR_EL2")?),
+                from: (spsr >> 2 & 3) as u8,
+                esr: syndrome,
+                cause,
+                steps: Vec::new(),
+                writes: Vec::new(),
+                changes: Changes::default(),
+                outcome: Outcome::GaveUp { branch: None },
+                after: None,
+                instructions: None,
+                road,
+                problems: before.problems.clone(),
+            },
+            before,
+            under_lock: None,
+            ticket: None,
+            returns: Vec::new(),
+            sees_mapping,
+            disturbed: false,
+        };
+        let text = format!("takes the exception: {}", esr::class(syndrome));
+        following.step(Stage::Trap, entry, text);
+        Some(following)
+    }
+
+    /// Regimes whose tables are compared.
+    pub(super) fn regimes(&self) -> &[RegimeCapture] {
+        &self.before.regimes
+    }
+
+    fn step(&mut self, stage: Stage, place: Option<Place>, text: String) {
+        self.story.steps.push(Step {
+            stage,
+            place,
+            text,
+            lock: None,
+        });
+    }
+
+    fn ipa(&self) -> Option<u64> {
+        self.story.fault().and_then(|fault| fault.ipa)
+    }
+
+    /// The CPU stands at a function, with the host's lock as it then is.
+    pub(super) fn reach(&mut self, stop: &Stop, registers: &Registers, lock: Option<Tickets>) {
+        self.story.road.functions.push(stop.place.clone());
+        let mut text = stop.function.text.to_owned();
+        match stop.function.role {
+            Role::LookUp => self.take_lock(lock),
+            Role::Map { argument } => {
+                self.take_lock(lock);
+                if let Some(range) = argument.and_then(|number| range(registers, number)) {
+                    text = format!("{text}: {} at {:#x}", size_text(range.size), range.start);
+                    self.see_choice(range);
+                }
+            }
+            Role::Reached | Role::Transition | Role::Panic => {}
+        }
+        if matches!(stop.function.role, Role::Map { .. } | Role::Transition)
+            && let Some(link) = registers.get("x30")
+        {
+            self.returns.push((self.without_code(link), stop.clone()));
+        }
+        self.step(stop.function.stage, Some(stop.place.clone()), text);
+    }
+
+    /// A return address without its authentication code.
+    fn without_code(&self, address: u64) -> u64 {
+        let hyp = self
+            .before
+            .regimes
+            .iter()
+            .find(|regime| regime.name == "hyp-s1");
+        let bits = hyp.map_or(64, |hyp| hyp.regime.ia_bits);
+        address & 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1)
+    }
+
+    /// A function has returned, in C with a result.
+    pub(super) fn returned(&mut self, stop: &Stop, registers: &Registers) {
+        let result = registers.get("x0").map(|x0| x0 as i32);
+        let is_c = self.before.hypervisor.kind == HypervisorKind::Pkvm;
+        let text = match result.filter(|_| is_c) {
+            Some(result) => format!("{} returns {result}", stop.function.name),
+            None => format!("{} returns", stop.function.name),
+        };
+        let at = registers.get("pc").map(|pc| place(&self.before, pc));
+        self.step(stop.function.stage, at, text);
+    }
+
+    /// This CPU holds the host's lock, whose ticket is then its own.
+    fn take_lock(&mut self, lock: Option<Tickets>) {
+        let (Some(tickets), None) = (lock, self.ticket) else {
+            return;
+        };
+        if !tickets.held() {
+            return;
+        }
+        self.ticket = Some(tickets.owner);
+        let at_entry = host_lock(&self.before);
+        let held = at_entry.and_then(|lock| lock.tickets.filter(|tickets| tickets.held()));
+        let holder = at_entry
+            .and_then(|lock| lock.holder.as_ref())
+            .map(|holder| holder.cpu);
+        let mut text = format!("takes the lock host, ticket {}", tickets.owner);
+        if let Some(before) = held.filter(|before| before.owner != tickets.owner) {
+            let holder =
+                holder.map_or_else(|| "another CPU".to_owned(), |cpu| format!("CPU {cpu}"));
+            text.push_str(&format!(
+                ", after {holder}, which held ticket {}",
+                before.owner
+            ));
+        }
+        if tickets.waiters() > 0 {
+            text.push_str(
+                match tickets.waiters() {
+                    1 => "; another CPU waits behind".to_owned(),
+                    waiters => format!("; {waiters} CPUs wait behind"),
+                }
+                .as_str(),
+            );
+        }
+        self.story.steps.push(Step {
+            stage: Stage::Lock,
+            place: None,
+            text,
+            lock: Some(LockStep {
+                name: "host".to_owned(),
+                tickets,
+                holder: Some(self.story.cpu as u64),
+            }),
+        });
+    }
+
+    /// Takes in the tables as they are while this CPU holds the lock.
+    pub(super) fn look(&mut self, look: Look) {
+        let first = match self.under_lock.take() {
+            Some((first, _)) => first,
+            None => {
+                self.look_up(&look);
+                look.clone()
+            }
+        };
+        self.under_lock = Some((first, look));
+    }
+
+    /// Another CPU is stepped while this one is.
+    pub(super) fn others_stepped(&mut self) {
+        self.disturbed |= self.under_lock.is_some();
+    }
+
+    /// Whether the tables can have been changed by this CPU only since it held the lock. Its steps must say so.
+    pub(super) fn is_steady(&mut self) -> bool {
+        let steady = self.under_lock.is_some() && !self.disturbed;
+        self.sees_mapping |= steady;
+        steady
+    }
+
+    /// Where the host's lock is.
+    pub(super) fn host_lock_at(&self) -> Option<u64> {
+        host_lock(&self.before).map(|lock| lock.pa)
+    }
+
+    /// Whether the tables were looked at under the lock.
+    pub(super) fn has_looked(&self) -> bool {
+        self.under_lock.is_some()
+    }
+
+    /// Whether this CPU is known to hold the host's lock, by its ticket.
+    pub(super) fn holds(&self, lock: Option<Tickets>) -> bool {
+        lock.is_some_and(|tickets| self.ticket == Some(tickets.owner) && tickets.held())
+    }
+
+    /// What the look-up finds, and the range that follows from it.
+    fn look_up(&mut self, look: &Look) {
+        let Some(ipa) = self.ipa() else { return };
+        let regimes = self.before.regimes.iter().zip(look);
+        let host = regimes
+            .clone()
+            .find(|(regime, _)| regime.name == HOST_STAGE2);
+        let Some((host, walk)) = host else { return };
+        let now = RegimeCapture {
+            tables: walk.tables.clone(),
+            entries: Vec::new(),
+            ..host.clone()
+        };
+        let translation = now.translate(ipa);
+        let text = found_text(&translation);
+        let choice = self.choose(host, &translation);
+        if let Some(step) = self
+            .story
+            .steps
+            .iter_mut()
+            .rev()
+            .find(|step| step.stage == Stage::LookUp)
+        {
+            step.text = format!("{}: {text}", step.text);
+        }
+        if let Cause::Abort(fault) = &mut self.story.cause {
+            fault.choice = choice;
+        }
+    }
+
+    fn choose(&self, host: &RegimeCapture, translation: &Translation) -> Option<Choice> {
+        let last = translation.steps.last()?;
+        let ipa = translation.ia;
+        let (region, _) = region(&self.before.ram, ipa, host.regime.ia_bits);
+        matches!(translation.end, End::Hole { .. })
+            .then(|| choose(&host.regime, ipa, last.level, region))
+    }
+
+    fn see_choice(&mut self, range: Span) {
+        if let Cause::Abort(fault) = &mut self.story.cause
+            && let Some(choice) = &mut fault.choice
+        {
+            choice.seen = Some(range);
+        }
+    }
+
+    /// The CPU leaves EL2, or will never; `end` says where it was last seen there.
+    pub(super) fn end(mut self, after: &System, registers: &Registers, end: Seen) -> Story {
+        self.compare(after);
+        let at = registers.get("pc").map(|pc| place(&self.before, pc));
+        self.story.road.exit = at.clone();
+        self.story.after = match end {
+            Seen::Returns => registers.get("ELR_EL2").map(|pc| place(after, pc)),
+            Seen::Host => at.clone(),
+            Seen::Panic | Seen::Lost => None,
+        };
+        let lost = at.unwrap_or_else(|| self.story.host.clone());
+        self.story.outcome = match (&end, self.story.after.clone()) {
+            (Seen::Panic, _) => Outcome::Panic { at: lost },
+            (Seen::Returns | Seen::Host, Some(to)) => self.outcome(after, registers, to),
+            _ => Outcome::Left { to: lost },
+        };
+        self.fill(after);
+        if let Cause::Call(call) = &mut self.story.cause {
+            call.status = registers.get("x0");
+            call.result = registers.get("x1").map(|x1| x1 as i64);
+            for page in &mut call.pages {
+                page.after = trap::page(after, page.pa.start, page.pa.size);
+            }
+        }
+        self.story
+    }
+
+    /// Words, owners, counts and locks that changed.
+    fn compare(&mut self, after: &System) {
+        let exact = self.sees_mapping && self.story.fault().is_some();
+        let mut all = Written::default();
+        for (index, regime) in self.before.regimes.iter().enumerate() {
+            let Some(now) = after.regimes.iter().find(|now| now.name == regime.name) else {
+                continue;
+            };
+            let looks = self.under_lock.as_ref();
+            let looks = looks.and_then(|(first, last)| Some((first.get(index)?, last.get(index)?)));
+            let (before, after) = match looks.filter(|_| exact) {
+                Some((first, last)) => (&first.tables, &last.tables),
+                // It never came to where it would have mapped.
+                None if exact => continue,
+                None => (&regime.tables, &now.tables),
+            };
+            let written = difference::written(&Tables {
+                name: &regime.name,
+                regime: &regime.regime,
+                before,
+                after,
+                meaning: [Some(regime), Some(now)],
+            });
+            all.writes.extend(written.writes);
+            all.linked.extend(written.linked);
+            all.freed.extend(written.freed);
+        }
+        let own = exact.then(|| own(&all, &self.before));
+        self.story.changes = difference::changes(&self.before, after, own.as_ref());
+        self.story.changes.tables_linked = all.linked;
+        self.story.changes.tables_freed = all.freed;
+        self.story.writes = all.writes;
+        self.story.road.writes = match exact {
+            true => Comparison::UnderLock,
+            false => Comparison::EntryToEnd,
+        };
+    }
+
+    /// What it means that the CPU goes on there.
+    fn outcome(&self, after: &System, registers: &Registers, to: Place) -> Outcome {
+        let host = self.story.host.pc;
+        let is_call = self.story.fault().is_none();
+        if to.pc == host && !is_call {
+            return self.tried_again(after);
+        }
+        match self.story.from {
+            _ if to.pc == host => Outcome::Returned,
+            _ if !is_call && to.pc == host.wrapping_add(4) => Outcome::Emulated,
+            _ if HOST_VECTORS.contains(&(to.pc & 0x7ff)) => Outcome::Refused {
+                exception: injected(registers, to.pc),
+            },
+            _ => Outcome::Left { to },
+        }
+    }
+
+    /// The host tries the access once more.
+    fn tried_again(&self, after: &System) -> Outcome {
+        let gave_up = Outcome::GaveUp { branch: None };
+        let Some(ipa) = self.ipa() else {
+            return gave_up;
+        };
+        let own = self.story.writes.iter().find_map(|write| {
+            let new = write.new.as_ref()?;
+            let is_leaf = new.descriptor.attributes.is_some();
+            let leaf = Span::new(write.ia, write.size);
+            let is_it = write.regime == HOST_STAGE2 && is_leaf && leaf.contains(ipa);
+            is_it.then_some((leaf, write.level))
+        });
+        if let Some((leaf, level)) = own {
+            return Outcome::Mapped { leaf, level };
+        }
+        let host = after
+            .regimes
+            .iter()
+            .find(|regime| regime.name == HOST_STAGE2);
+        match host.map(|host| host.translate(ipa).end) {
+            Some(End::Mapped { size, .. }) => Outcome::AlreadyMapped {
+                leaf: Span::new(ipa & !(size - 1), size),
+                by: None,
+            },
+            _ => gave_up,
+        }
+    }
+
+    /// Steps that follow from what was before and after, where no stop showed them.
+    fn fill(&mut self, after: &System) {
+        let stages: Vec<Stage> = self.story.steps.iter().map(|step| step.stage).collect();
+        if let Some(fault) = self.story.fault() {
+            let choice = fault.choice.as_ref().and_then(Choice::range);
+            let seen = match &self.story.outcome {
+                Outcome::Mapped { leaf, .. } => Some(*leaf),
+                _ => None,
+            };
+            if let Some(range) = choice.filter(|_| seen.is_some() || stages.contains(&Stage::Map)) {
+                let text = format!("chooses {} at {:#x}", size_text(range.size), range.start);
+                self.insert(Stage::Choose, text);
+            }
+            if let (Some(leaf), Cause::Abort(fault)) = (seen, &mut self.story.cause)
+                && let Some(choice) = &mut fault.choice
+            {
+                choice.seen.get_or_insert(leaf);
+            }
+        }
+        if !self.story.writes.is_empty() && !stages.contains(&Stage::Map) {
+            let text = format!("writes {} words of tables", self.story.writes.len());
+            self.insert(Stage::Map, text);
+        }
+        if matches!(self.story.outcome, Outcome::Refused { .. }) && !stages.contains(&Stage::Refuse)
+        {
+            self.insert(Stage::Refuse, "has the host take an exception".to_owned());
+        }
+        self.fill_locks(after);
+        let exit = self.story.road.exit.clone();
+        if let Some(to) = self.story.after.clone() {
+            let to = to.symbol.unwrap_or_else(|| format!("{:#x}", to.pc));
+            self.step(Stage::Return, exit, format!("returns to {to}"));
+        }
+    }
+
+    fn fill_locks(&mut self, after: &System) {
+        let tickets = |system| host_lock(system).and_then(|lock| lock.tickets);
+        let (Some(before), Some(after)) = (tickets(&self.before), tickets(after)) else {
+            return;
+        };
+        match self.ticket {
+            Some(ticket) => {
+                // Tickets wrap around.
+                let served = after.owner.wrapping_sub(ticket);
+                if (1..0x8000).contains(&served) {
+                    self.insert(Stage::Unlock, "lets go of the lock host".to_owned());
+                }
+            }
+            None if before.next == after.next => {}
+            None => {
+                let taken = after.next.wrapping_sub(before.next);
+                self.insert(
+                    Stage::Lock,
+                    format!("the lock host is taken {taken} times meanwhile, by whom was not seen"),
+                );
+            }
+        }
+    }
+
+    /// Puts a step without a place behind those of its stage and of stages before it.
+    fn insert(&mut self, stage: Stage, text: String) {
+        let at = self
+            .story
+            .steps
+            .iter()
+            .rposition(|step| step.stage <= stage);
+        let step = Step {
+            stage,
+            place: None,
+            text,
+            lock: None,
+        };
+        self.story.steps.insert(at.map_or(0, |at| at + 1), step);
+    }
+}
+
+/// Where a story's CPU was seen last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    /// At an instruction that returns from EL2.
+    Returns,
+    /// In the host already.
+    Host,
+    /// In the hypervisor's panic.
+    Panic,
+    /// At the entry again, without having been seen to return.
+    Lost,
+}
+
+/// A range in two registers, of which the second has its size.
+fn range(registers: &Registers, number: u8) -> Option<Span> {
+    let get = |number: u8| registers.get(&format!("x{number}"));
+    Some(Span::new(get(number)?, get(number + 1)?))
+}
+
+/// What a look-up finds.
+fn found_text(translation: &Translation) -> String {
+    let level = translation.steps.last().map_or(0, |step| step.level);
+    match &translation.end {
+        End::Mapped { size, .. } => {
+            format!("it is mapped by now, {} at level {level}", size_text(*size))
+        }
+        End::Hole { size, .. } => format!("a hole of {} at level {level}", size_text(*size)),
+        End::Invalid { raw, .. } => format!("{raw:#x} at level {level}: not the host's"),
+        End::OutOfRange { .. } => "beyond the tables".to_owned(),
+        End::Reserved { problem } | End::Unreadable { problem } => problem.clone(),
+    }
+}
+
+/// What the host is made to take, with EL1's registers as they stand at the return.
+fn injected(registers: &Registers, to: u64) -> Injected {
+    let get = |name| registers.get(name);
+    Injected {
+        vector: Some(get("VBAR_EL1").map_or(to & 0x7ff, |vbar| to.wrapping_sub(vbar))),
+        esr: get("ESR_EL1"),
+        far: get("FAR_EL1"),
+        elr: get("ELR_EL1"),
+    }
+}
+
+/// The pages that these writes are about. Words of EL2's tables cover virtual addresses.
+fn own(written: &Written, system: &System) -> Own {
+    let page = |at: u64| at & !0xfff;
+    let tables = written.writes.iter().map(|write| page(write.at));
+    let tables = tables
+        .chain(written.linked.iter().copied())
+        .chain(written.freed.iter().copied());
+    // What a table covers, the words in it say.
+    let is_table =
+        |word: &Option<Word>| word.is_none_or(|word| word.descriptor.shape == Shape::Table);
+    let words = written.writes.iter();
+    let words = words.filter(|write| !(is_table(&write.old) && is_table(&write.new)));
+    let memory = words.map(|write| {
+        let offset = match write.regime.as_str() {
+            "hyp-s1" => system.physvirt_offset.unwrap_or(0),
+            _ => 0,
+        };
+        Span::new(write.ia.wrapping_add(offset), write.size)
+    });
+    Own {
+        tables: tables.collect(),
+        memory: memory.collect(),
+    }
+}

@@ -1,0 +1,116 @@
+//! `abort`: lets the machine run, and tells what became of host traps.
+
+use super::arguments::{Abort, Format};
+use super::document::Document;
+use super::{FAILED, complain, json, open, text};
+use crate::abort::Story;
+use crate::session::{Opener, Session};
+use crate::view;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// After so long without a trap it is looked whether the machine still is the same.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Follows as many traps as are asked for. In text each is printed as soon as it is known; what was followed before
+/// something went wrong is printed in every form.
+pub(super) fn run(opener: &Opener, abort: &Abort, format: Format) -> anyhow::Result<ExitCode> {
+    let mut session = open(opener)?;
+    let mut printer = Printer {
+        format,
+        told: 0,
+        out: io::stdout(),
+    };
+    let mut stories = Vec::new();
+    let result = follow(&mut session, abort, &mut |story| {
+        if format == Format::Text {
+            printer.text(&story)?;
+        }
+        stories.push(story);
+        Ok(())
+    });
+    // The machine is left as it was found before anybody is told.
+    drop(session);
+    if format != Format::Text {
+        let complete = result.is_ok() && stories.iter().all(|story| story.problems.is_empty());
+        let name = if abort.wanted().call.is_some() {
+            "calls"
+        } else {
+            "aborts"
+        };
+        let document = Document::new("abort", complete, &opener.target, name)
+            .elements(stories.iter().map(json::story));
+        printer.document(&document)?;
+    }
+    result?;
+    let problems = stories.iter().flat_map(|story| &story.problems);
+    let problems: std::collections::BTreeSet<_> = problems.collect();
+    for problem in &problems {
+        complain(problem);
+    }
+    Ok(match problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(FAILED),
+    })
+}
+
+fn follow(
+    session: &mut Session,
+    abort: &Abort,
+    tell: &mut dyn FnMut(Story) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut follower = session.follow(abort.wanted())?;
+    let mut told = 0;
+    loop {
+        let stories = session.stories(&mut follower, LOOK)?;
+        if stories.is_empty() {
+            session.check(&follower)?;
+        }
+        for story in stories {
+            let is_last = match abort.until {
+                Some(until) => story.outcome.name() == until.outcome(),
+                None => told + 1 >= abort.count,
+            };
+            tell(story)?;
+            told += 1;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Where stories go.
+struct Printer<W: Write> {
+    format: Format,
+    told: usize,
+    out: W,
+}
+
+impl<W: Write> Printer<W> {
+    fn text(&mut self, story: &Story) -> io::Result<()> {
+        let mut out = io::BufWriter::new(&mut self.out);
+        if self.told > 0 {
+            writeln!(out)?;
+        }
+        for (at, (heading, table)) in view::story_tables(story).iter().enumerate() {
+            if at > 0 {
+                writeln!(out)?;
+            }
+            writeln!(out, "{heading}")?;
+            text::write_table(table, &mut out)?;
+        }
+        self.told += 1;
+        out.flush()
+    }
+
+    fn document(&mut self, document: &Document) -> io::Result<()> {
+        let mut out = io::BufWriter::new(&mut self.out);
+        match self.format {
+            Format::Jsonl => document.write_jsonl(&mut out)?,
+            _ => document.write_json(&mut out)?,
+        }
+        out.flush()
+    }
+}
