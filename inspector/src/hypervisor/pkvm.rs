@@ -5,6 +5,7 @@
 
 mod calls;
 mod facts;
+mod gather;
 mod joint;
 mod layout;
 mod locate;
@@ -21,30 +22,19 @@ mod variables;
 mod vms;
 
 use crate::addr::Span;
-use crate::arch::regime::Regime;
-use crate::arch::walk::{self, walk_all};
 use crate::image::Images;
 use crate::image::kernel::{GUEST_RAM, Kernel};
 use crate::model::{Cpu, Fact, Pool, RegimeCapture, Symbols, System};
 use crate::target::{Target, TargetError};
+use gather::Leads;
 use joint::{name_lenders, with_pages};
 use layout::Layout;
 use locate::{Build, Location};
-use meaning::{Meaning, Side};
+use meaning::Meaning;
 use memory::Memory;
 use params::SetUp;
-use records::Records;
-
-/// The root's address in a VTTBR_EL2: bits 47:1, without VMID and CnP. Addresses of 52 bits are told by [`Regime::stage2`].
-const BADDR: u64 = 0x0000_ffff_ffff_fffe;
-
-/// A regime before it is known what its entries mean.
-struct Walked {
-    name: String,
-    side: Side,
-    regime: Regime,
-    walk: walk::Walk,
-}
+use tables::Tables;
+use variables::Variables;
 
 /// Reads a Linux kernel and its hypervisor; `None` where no Linux kernel is found. What is wrong, or not known, `problems`
 /// says.
@@ -57,9 +47,15 @@ pub(super) fn capture(
     let backed = target.ram()?.unwrap_or_default();
     let mut memory = Memory::new(target);
     let mut facts = Vec::new();
-    let by_registers = regimes::hyp(cpus);
-    let mut hyp = hyp_tables(&mut memory, by_registers, &mut facts, problems)?;
-    let vectors = locate::vector_pages(&mut memory, cpus)?;
+    let common = regimes::Common::of_host(cpus, None);
+    let known = tables::by_registers(
+        regimes::hyp(cpus),
+        regimes::host_by_registers(cpus),
+        common,
+        problems,
+    );
+    let (mut hyp, mut host) = first_tables(&mut memory, known, &mut facts)?;
+    let vectors = memory.complete(|memory| locate::vector_pages(memory, cpus))?;
     let Some(location) = find(&mut memory, images, &vectors, &backed, problems)? else {
         return Ok(None);
     };
@@ -69,49 +65,45 @@ pub(super) fn capture(
     memory.image_offset = location.image_offset;
     let set_up = match regimes::are_known(cpus) {
         true => None,
-        false => Some(params::read(&mut memory, kernel, cpus.len(), problems)?),
+        false => {
+            let read = |memory: &mut Memory<'_>| params::read(memory, kernel, cpus.len(), problems);
+            Some(memory.complete(read)?)
+        }
     };
     if let Some(set_up) = &set_up {
         memory.per_cpu = set_up.per_cpu();
         facts.extend(set_up.fact());
-        hyp = hyp_tables(&mut memory, set_up.hyp(), &mut facts, problems)?;
+        let known = tables::by_registers(set_up.hyp(), set_up.host(), common, problems);
+        (hyp, host) = first_tables(&mut memory, known, &mut facts)?;
     }
     let mut linux = Linux {
         memory,
         kernel,
         location,
         set_up,
+        common,
         facts,
         problems,
         cpus,
     };
-    linux.capture(hyp, backed).map(Some)
+    linux.capture(hyp, host, backed).map(Some)
 }
 
-/// EL2's own tables, by what was found of their registers.
-fn hyp_tables(
+/// Reads EL2's own tables and the host's, as far as these are known yet.
+fn first_tables(
     memory: &mut Memory<'_>,
-    found: Option<Result<(Regime, String), String>>,
+    (mut hyp, mut host): (Option<Tables>, Option<Tables>),
     facts: &mut Vec<Fact>,
-    problems: &mut Vec<String>,
-) -> Result<Option<Walked>, TargetError> {
-    let (regime, source) = match found {
-        Some(Ok(found)) => found,
-        Some(Err(error)) => {
-            problems.push(error);
-            return Ok(None);
+) -> Result<(Option<Tables>, Option<Tables>), TargetError> {
+    let both = hyp.iter_mut().chain(&mut host);
+    tables::walk(both, &mut |spans| memory.target.read_phys(spans))?;
+    if let Some(tables) = &hyp {
+        facts.extend(tables.facts());
+        if let Some(walk) = &tables.walk {
+            memory.know_hyp(tables.regime.clone(), &walk.tables);
         }
-        None => return Ok(None),
-    };
-    let walk = walk_all(&regime, &mut |spans| memory.target.read_phys(spans))?;
-    memory.know_hyp(regime.clone(), &walk.tables);
-    facts.extend(regimes::facts("hyp-s1", &regime, &source));
-    Ok(Some(Walked {
-        name: "hyp-s1".to_owned(),
-        side: Side::Hyp,
-        regime,
-        walk,
-    }))
+    }
+    Ok((hyp, host))
 }
 
 /// Finds the kernel: one that was given must be the build that runs; else the one in guest RAM.
@@ -129,7 +121,8 @@ fn find(
             places.extend(locate::by_scan(memory, kernel, backed)?);
         }
         for location in places {
-            match locate::compare(memory, kernel, &location)? {
+            let build = memory.complete(|memory| locate::compare(memory, kernel, &location))?;
+            match build {
                 Build::Same | Build::Unknown => return Ok(Some(location)),
                 Build::Other(_) => {}
             }
@@ -165,52 +158,57 @@ struct Linux<'a, 'm> {
     location: Location,
     /// What CPUs without EL2's registers were set up with; `None` where the registers are known.
     set_up: Option<SetUp>,
+    /// What a stage 2 takes from CPUs.
+    common: regimes::Common,
     facts: Vec<Fact>,
     problems: &'a mut Vec<String>,
     cpus: &'a mut Vec<Cpu>,
 }
 
 impl Linux<'_, '_> {
-    fn capture(&mut self, hyp: Option<Walked>, backed: Vec<Span>) -> Result<System, TargetError> {
-        self.memory.physvirt_offset = self.physvirt_offset()?;
-        let symbols = self.symbols()?;
+    fn capture(
+        &mut self,
+        hyp: Option<Tables>,
+        host: Option<Tables>,
+        backed: Vec<Span>,
+    ) -> Result<System, TargetError> {
+        let read = |memory: &mut Memory<'_>| variables::read(memory, self.kernel, self.cpus);
+        let variables = self.memory.complete(read)?;
+        self.memory.physvirt_offset = self.physvirt_offset(&variables);
+        let symbols = self.symbols(&variables);
         let layout = layout::probe(self.kernel);
         self.note_kernel(&layout);
-        calls::read(&mut self.memory, self.kernel, &symbols, self.cpus)?;
+        let ram = self.ram(variables.ram.as_deref(), backed);
+        self.common = regimes::Common::of_host(self.cpus, variables.host_hcr);
+        let mut host = self.host_tables(variables.host.as_ref(), host);
+        let leads = Leads {
+            symbols: &symbols,
+            ram: &ram,
+            records: self.records(&variables, &layout, hyp.as_ref()),
+            pools: variables.pools.iter().map(|(_, pages)| *pages).collect(),
+        };
+        let gathered = self.gather(&leads, &mut host)?;
         if let Some(cpu) = calls::panicked(self.cpus) {
             self.fact("panic", format!("on CPU {cpu}"), "the calls of that CPU");
         }
-        let ram = self.ram(backed)?;
-        let host = self.host_tables(hyp.is_some())?;
-        let records = self.records(&layout, hyp.as_ref(), &ram)?;
-        let vms = vms::read(&mut self.memory, self.kernel, self.cpus, self.problems)?;
-        let guests = self.guest_tables(&vms.roots, host.as_ref())?;
-        let pools = self.pools(hyp.as_ref(), &layout)?;
+        let regime = host.as_ref().map(|host| &host.regime);
+        self.doubt_host(&variables, regime, hyp.is_some());
+        let pools = self.pools(&variables, gathered.refcounts);
         let sections = variables::sections(&self.memory, self.kernel);
-
         let meaning = Meaning {
             layout: &layout,
-            records: records.as_ref(),
+            records: gathered.records.as_ref(),
             ram: &ram,
-            page_shift: self.page_shift(hyp.as_ref()),
+            page_shift: hyp.as_ref().map_or(12, |hyp| hyp.regime.granule.shift()),
         };
-        let walked: Vec<_> = host.into_iter().chain(hyp).chain(guests).collect();
-        let mut regimes: Vec<_> = walked
-            .into_iter()
-            .map(|walked| self.regime(&meaning, walked))
-            .collect();
-        let owners = self.owners(&layout, records, &regimes, &ram);
+        let tables = host.into_iter().chain(hyp).chain(gathered.guests);
+        let mut regimes: Vec<_> = tables.map(|tables| self.regime(&meaning, tables)).collect();
+        let owners = self.owners(&layout, gathered.records, &regimes, &ram);
         name_lenders(&mut regimes, &owners);
         super::regimes::name_stage2(self.cpus, &regimes);
         self.keep_names(&symbols)?;
-        let locks = locks::read(
-            &mut self.memory,
-            self.kernel,
-            &vms.vms,
-            self.cpus,
-            self.problems,
-        )?;
-        let counted = with_pages(vms.vms, &regimes);
+        let locks = gathered.locks.locks(self.cpus, self.problems);
+        let vms = with_pages(gathered.vms.vms, &regimes);
         let complete = self.problems.is_empty() && regimes.iter().all(super::regimes::is_complete);
         Ok(System {
             complete,
@@ -221,10 +219,10 @@ impl Linux<'_, '_> {
             ram,
             regimes,
             owners,
-            vms: counted,
-            no_vms: vms.no_vms,
-            locks: locks.locks,
-            no_locks: locks.note,
+            vms,
+            no_vms: gathered.vms.no_vms,
+            locks,
+            no_locks: gathered.no_locks,
             cpus: std::mem::take(self.cpus),
             pools,
             sections,
@@ -242,10 +240,10 @@ impl Linux<'_, '_> {
             for pc in places.chain(calls) {
                 // EL2 maps some of its code a second time.
                 let mapped = match (symbols.linked_address(pc), self.memory.physvirt_offset) {
-                    (None, Some(offset)) => self
-                        .memory
-                        .phys_of_hyp(pc)?
-                        .map(|pa| pa.wrapping_sub(offset)),
+                    (None, Some(offset)) => {
+                        let pa = self.memory.complete(|memory| memory.phys_of_hyp(pc))?;
+                        pa.map(|pa| pa.wrapping_sub(offset))
+                    }
                     _ => Some(pc),
                 };
                 // The call itself may be named instead of what stands behind it.
@@ -267,95 +265,70 @@ impl Linux<'_, '_> {
         });
     }
 
-    fn ram(&mut self, backed: Vec<Span>) -> Result<Vec<Span>, TargetError> {
-        let listed = variables::ram(&mut self.memory, self.kernel)?;
+    fn ram(&mut self, listed: Option<&[Span]>, backed: Vec<Span>) -> Vec<Span> {
         let (ram, source) = match listed.filter(|ram| !ram.is_empty()) {
-            Some(ram) => (ram, "__kvm_nvhe_hyp_memory"),
+            Some(ram) => (ram.to_vec(), "__kvm_nvhe_hyp_memory"),
             None => (backed, "the target's memory map"),
         };
         for ram in &ram {
             self.fact("RAM", ram.to_string(), source);
         }
-        Ok(ram)
+        ram
     }
 
-    fn page_shift(&self, hyp: Option<&Walked>) -> u32 {
-        hyp.map_or(12, |hyp| hyp.regime.granule.shift())
-    }
-
-    /// Where page records are: the variable, or where Linux puts them in EL2's address space.
-    fn record_base(&mut self, hyp: &Walked) -> Result<u64, TargetError> {
-        const VARIABLE: &str = "__kvm_nvhe___hyp_vmemmap";
-        let stored = variables::word(&mut self.memory, self.kernel, VARIABLE)?;
-        let bits = hyp.regime.ia_bits;
-        Ok(match stored.filter(|base| *base != 0) {
-            Some(base) => base,
+    /// Where page records are: as the variable says, or where Linux puts them in EL2's address space.
+    fn records<'t>(
+        &mut self,
+        variables: &Variables,
+        layout: &'t Layout,
+        hyp: Option<&'t Tables>,
+    ) -> Option<records::Place<'t>> {
+        let (Some(states), Some(Tables { regime, walk, .. })) = (&layout.states, hyp) else {
+            return None;
+        };
+        let bits = regime.ia_bits;
+        let base = match variables.records {
+            Some(base @ 1..) => base,
             // Seen so on all kernels: the quarter below the private range's, with the private range from bit va − 2 on.
-            None => 1 << (bits - 2) | 1 << (bits - 3),
+            _ => 1 << (bits - 2) | 1 << (bits - 3),
+        };
+        if states.in_records() {
+            let base = format!("{base:#x}");
+            self.fact("page records", base, "__kvm_nvhe___hyp_vmemmap");
+        }
+        Some(records::Place {
+            base,
+            page_shift: regime.granule.shift(),
+            states,
+            entries: walk.as_ref().map_or(&[], |walk| &walk.entries),
+            refcount: self.kernel.field("hyp_page.refcount"),
         })
     }
 
-    fn records(
-        &mut self,
-        layout: &Layout,
-        hyp: Option<&Walked>,
-        ram: &[Span],
-    ) -> Result<Option<Records>, TargetError> {
-        let (Some(states), Some(hyp)) = (&layout.states, hyp) else {
-            return Ok(None);
-        };
-        if !states.in_records() {
-            return Ok(None);
-        }
-        let place = records::Place {
-            base: self.record_base(hyp)?,
-            page_shift: hyp.regime.granule.shift(),
-            states,
-        };
-        self.fact(
-            "page records",
-            format!("{:#x}", place.base),
-            "__kvm_nvhe___hyp_vmemmap",
-        );
-        let leaves = &hyp.walk.entries;
-        records::read(&mut self.memory, &place, leaves, ram, self.problems).map(Some)
-    }
-
     /// Pools of table pages with their reference counts.
-    fn pools(&mut self, hyp: Option<&Walked>, layout: &Layout) -> Result<Vec<Pool>, TargetError> {
-        let found = variables::pools(&mut self.memory, self.kernel)?;
-        let count = self.kernel.field("hyp_page.refcount");
+    fn pools(&mut self, variables: &Variables, refcounts: Vec<Option<Vec<u16>>>) -> Vec<Pool> {
+        let mut refcounts = refcounts.into_iter();
         let mut pools = Vec::new();
-        for (name, pages) in found {
-            let refcounts = match (hyp, &layout.states, &count) {
-                (Some(hyp), Some(states), Some(count)) => {
-                    let place = records::Place {
-                        base: self.record_base(hyp)?,
-                        page_shift: hyp.regime.granule.shift(),
-                        states,
-                    };
-                    let leaves = &hyp.walk.entries;
-                    records::refcounts(&mut self.memory, &place, leaves, pages, count)?
-                }
-                _ => None,
-            };
+        for &(name, pages) in &variables.pools {
             self.fact(name, pages.to_string(), "hyp_pool");
             pools.push(Pool {
                 name: name.to_owned(),
                 pages,
-                refcounts,
+                refcounts: refcounts.next().flatten(),
             });
         }
-        Ok(pools)
+        pools
     }
 
-    fn regime(&mut self, meaning: &Meaning<'_>, walked: Walked) -> RegimeCapture {
-        let Walked {
+    fn regime(&mut self, meaning: &Meaning<'_>, tables: Tables) -> RegimeCapture {
+        let Tables {
             name,
             side,
             regime,
             walk,
-        } = walked;
+            ..
+        } = tables;
+        let walk = walk.unwrap_or_default();
         let problems = walk.problems.iter();
         self.problems
             .extend(problems.map(|problem| format!("{name}: {problem}")));

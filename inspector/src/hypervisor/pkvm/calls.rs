@@ -4,13 +4,12 @@
 //! the caller's x29 and the address to return to. The host's stacks are mapped by the host, so its own tables are walked
 //! for them; what the host takes for physical is so, since its stage 2 maps one to one.
 
-use super::memory::{Memory, little_endian};
+use super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::arch::regime::{El1Stage1, IdRegisters, Regime, vmid};
-use crate::arch::walk::{End, translate};
 use crate::image::kernel::{Kernel, NVHE};
 use crate::model::{Cpu, Frame, Symbols};
-use crate::target::{Registers, TargetError};
+use crate::target::Registers;
 
 /// The most frames that are followed for one exception level.
 const MAX_FRAMES: usize = 64;
@@ -19,21 +18,20 @@ const MAX_HYP_STACK: u64 = 64 << 10;
 /// The piece of a stack that is read at once: the smallest page.
 const CHUNK: u64 = 4096;
 
-/// Names the PC of each CPU, and follows its calls.
-///
-/// # Errors
-/// The link failed.
+/// The name of a CPU's PC, and the calls that led there.
+pub(super) type Place = (Option<String>, Vec<Frame>);
+
+/// Where each CPU is; `context` is what [`saved_host`] found.
 pub(super) fn read(
     memory: &mut Memory<'_>,
-    kernel: &mut Kernel,
+    context: Option<u64>,
     symbols: &Symbols,
-    cpus: &mut [Cpu],
-) -> Result<(), TargetError> {
-    let context = saved_host(memory, kernel);
-    for cpu in cpus {
-        (cpu.symbol, cpu.calls) = follow(memory, context, symbols, cpu)?;
-    }
-    Ok(())
+    cpus: &[Cpu],
+) -> Result<Vec<Place>, NotYet> {
+    let places = cpus.iter().map(|cpu| follow(memory, context, symbols, cpu));
+    // All of them ask before one gives up.
+    let places: Vec<_> = places.collect();
+    places.into_iter().collect()
 }
 
 /// The CPU on which the kernel has panicked, by the calls of each: nothing goes on after that. `panic` does it, since
@@ -50,7 +48,7 @@ pub(super) fn panicked(cpus: &[Cpu]) -> Option<usize> {
 
 /// Physical address of the template of the host's x29 and x30, as EL2 saves them on each entry: the rest of the context
 /// is of no use here, and `sp` is not in it.
-fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
+pub(super) fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
     let data = kernel.symbol(&format!("{NVHE}kvm_host_data"))?;
     // Since 6.8 or so it does not begin with the context any more.
     let regs = kernel.field("kvm_host_data.host_ctxt.regs")?;
@@ -63,7 +61,7 @@ fn follow(
     context: Option<u64>,
     symbols: &Symbols,
     cpu: &Cpu,
-) -> Result<(Option<String>, Vec<Frame>), TargetError> {
+) -> Result<Place, NotYet> {
     let registers = &cpu.registers;
     let get = |name| registers.get(name);
     let (Some(pc), Some(el)) = (cpu.pc, cpu.el) else {
@@ -80,21 +78,25 @@ fn follow(
         2 => {
             // In its vectors, x29 and x30 are the host's still.
             let entering = upper(at.x29);
-            let mut frames = match entering {
-                true => Vec::new(),
-                false => hyp(memory, symbols, at, registers)?,
+            let own = match entering {
+                true => Ok(Vec::new()),
+                false => hyp(memory, symbols, at, registers),
             };
+            let mut calls = Ok(Vec::new());
             let from = get("SPSR_EL2").map(|spsr| spsr >> 2 & 3);
             if let (false, Some(elr), Some(from @ 0..=1)) = (in_guest, get("ELR_EL2"), from) {
                 let saved = match entering {
-                    true => Some((at.x29, at.x30)),
-                    false => saved(memory, context, registers)?,
+                    true => Ok(Some((at.x29, at.x30))),
+                    false => saved(memory, context, registers),
                 };
-                let (x29, x30) = saved.filter(|_| from == 1).unwrap_or((0, 0));
-                let at = Start { pc: elr, x29, x30 };
-                frames.extend(host(memory, symbols, at, registers)?);
+                calls = saved.and_then(|saved| {
+                    let (x29, x30) = saved.filter(|_| from == 1).unwrap_or((0, 0));
+                    let at = Start { pc: elr, x29, x30 };
+                    host(memory, symbols, at, registers)
+                });
             }
-            Ok((hyp_name(memory, symbols, pc)?, frames))
+            let frames = own?.into_iter().chain(calls?);
+            Ok((hyp_name(memory, symbols, pc)?, frames.collect()))
         }
         0 | 1 if in_guest => Ok((None, Vec::new())),
         1 => {
@@ -107,11 +109,7 @@ fn follow(
 }
 
 /// The name of a place in EL2's code, by any of the addresses it is mapped at: the vectors of guests have one more.
-fn hyp_name(
-    memory: &mut Memory<'_>,
-    symbols: &Symbols,
-    pc: u64,
-) -> Result<Option<String>, TargetError> {
+fn hyp_name(memory: &mut Memory<'_>, symbols: &Symbols, pc: u64) -> Result<Option<String>, NotYet> {
     let name = symbols.name_of(pc);
     let Some(offset) = memory.physvirt_offset.filter(|_| name.is_none()) else {
         return Ok(name);
@@ -125,12 +123,12 @@ fn saved(
     memory: &mut Memory<'_>,
     context: Option<u64>,
     registers: &Registers,
-) -> Result<Option<(u64, u64)>, TargetError> {
+) -> Result<Option<(u64, u64)>, NotYet> {
     let Some((context, offset)) = context.zip(registers.get("TPIDR_EL2")) else {
         return Ok(None);
     };
     let bytes = memory.read(Span::new(context.wrapping_add(offset), 16))?;
-    Ok(bytes.and_then(|bytes| pair(&bytes)))
+    Ok(bytes.and_then(pair))
 }
 
 /// Where following begins.
@@ -147,13 +145,17 @@ fn hyp(
     symbols: &Symbols,
     at: Start,
     registers: &Registers,
-) -> Result<Vec<Frame>, TargetError> {
+) -> Result<Vec<Frame>, NotYet> {
     let (Some(regime), Some(sp)) = (memory.hyp.clone(), registers.get("sp")) else {
         return Ok(Vec::new());
     };
     // At the bottom, x29 points to the saved registers of the host: that is no frame record.
     let limits = Span::new(sp, MAX_HYP_STACK);
-    let stack = Stack::new(memory, regime, limits);
+    let stack = Stack {
+        memory,
+        regime,
+        limits,
+    };
     Ok(named(symbols, stack.frames(symbols, at)?))
 }
 
@@ -163,14 +165,18 @@ fn host(
     symbols: &Symbols,
     at: Start,
     registers: &Registers,
-) -> Result<Vec<Frame>, TargetError> {
+) -> Result<Vec<Frame>, NotYet> {
     let mut frames = vec![Frame {
         pc: at.pc,
         symbol: symbols.name_of(at.pc),
     }];
     if let Some(regime) = upper_half(registers) {
         let limits = Span::new(1 << 63, u64::MAX);
-        let stack = Stack::new(memory, regime, limits);
+        let stack = Stack {
+            memory,
+            regime,
+            limits,
+        };
         frames.extend(named(symbols, stack.frames(symbols, at)?));
     }
     // What lies in the lower half is a user's, or EL2 has something else there.
@@ -232,22 +238,11 @@ struct Stack<'a, 'm> {
     regime: Regime,
     /// Where frame records may be.
     limits: Span,
-    /// The chunk read last, and where it begins.
-    chunk: Option<(u64, Option<Vec<u8>>)>,
 }
 
-impl<'a, 'm> Stack<'a, 'm> {
-    fn new(memory: &'a mut Memory<'m>, regime: Regime, limits: Span) -> Self {
-        Self {
-            memory,
-            regime,
-            limits,
-            chunk: None,
-        }
-    }
-
+impl Stack<'_, '_> {
     /// The return addresses, innermost first.
-    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<u64>, TargetError> {
+    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<u64>, NotYet> {
         let ia_bits = self.regime.ia_bits;
         let mut record = self.record(at.x29)?;
         let mut frames = Vec::new();
@@ -279,42 +274,31 @@ impl<'a, 'm> Stack<'a, 'm> {
     }
 
     /// The frame record at an address.
-    fn record(&mut self, x29: u64) -> Result<Option<(u64, u64)>, TargetError> {
-        let (Some(first), Some(second)) = (self.word(x29)?, self.word(x29.wrapping_add(8))?) else {
-            return Ok(None);
-        };
-        Ok(Some((first, second)))
+    fn record(&mut self, x29: u64) -> Result<Option<(u64, u64)>, NotYet> {
+        let (first, second) = (self.word(x29), self.word(x29.wrapping_add(8)));
+        Ok(first?.zip(second?))
     }
 
-    fn word(&mut self, va: u64) -> Result<Option<u64>, TargetError> {
+    fn word(&mut self, va: u64) -> Result<Option<u64>, NotYet> {
         if !va.is_multiple_of(8) || !self.limits.contains(va) {
             return Ok(None);
         }
         let start = va & !(CHUNK - 1);
-        if self.chunk.as_ref().is_none_or(|(at, _)| *at != start) {
-            let bytes = match self.physical(start)? {
-                Some(pa) => self.memory.read(Span::new(pa, CHUNK))?,
-                None => None,
-            };
-            self.chunk = Some((start, bytes));
-        }
-        let bytes = self.chunk.as_ref().and_then(|(_, bytes)| bytes.as_ref());
+        let Some(pa) = self.physical(start)? else {
+            return Ok(None);
+        };
+        let bytes = self.memory.read(Span::new(pa, CHUNK))?;
         let word = bytes.and_then(|bytes| bytes.get((va - start) as usize..)?.first_chunk());
         Ok(word.map(|word| u64::from_le_bytes(*word)))
     }
 
-    fn physical(&mut self, va: u64) -> Result<Option<u64>, TargetError> {
+    fn physical(&mut self, va: u64) -> Result<Option<u64>, NotYet> {
         let ia_bits = self.regime.ia_bits;
         if without_code(va, ia_bits) != va {
             return Ok(None);
         }
-        let target = &mut *self.memory.target;
         let ia = va & u64::MAX >> (64 - ia_bits);
-        let found = translate(&self.regime, &mut |spans| target.read_phys(spans), ia)?;
-        Ok(match found.end {
-            End::Mapped { oa, .. } => Some(oa),
-            _ => None,
-        })
+        self.memory.translate(&self.regime, ia)
     }
 }
 

@@ -1,22 +1,21 @@
 //! What is told of the kernel itself: where it runs, what it was built as, which layout it has.
 
 use super::layout::{self, Layout};
+use super::variables::Variables;
 use super::vms::names_data;
-use super::{Linux, locate, variables};
+use super::{Linux, locate};
 use crate::addr::Span;
 use crate::image::kernel::NVHE;
 use crate::model::{Hypervisor, HypervisorKind, Symbol, Symbols, View};
-use crate::target::TargetError;
 
 impl Linux<'_, '_> {
     /// PA − EL2's linear address, by the variable, or else by the vectors.
-    pub(super) fn physvirt_offset(&mut self) -> Result<Option<u64>, TargetError> {
+    pub(super) fn physvirt_offset(&mut self, variables: &Variables) -> Option<u64> {
         const VARIABLE: &str = "__kvm_nvhe_hyp_physvirt_offset";
         let by_vectors = self.location.hyp_offset;
         let by_vectors = by_vectors.map(|hyp| self.location.image_offset.wrapping_sub(hyp));
-        let stored = variables::word(&mut self.memory, self.kernel, VARIABLE)?;
         // Zero until EL2 is set up.
-        let stored = stored.filter(|offset| *offset != 0);
+        let stored = variables.physvirt_offset.filter(|offset| *offset != 0);
         if let (Some(stored), Some(by_vectors)) = (stored, by_vectors)
             && stored != by_vectors
         {
@@ -32,14 +31,14 @@ impl Linux<'_, '_> {
             };
             self.fact("physvirt offset", format!("{offset:#x}"), source);
         }
-        Ok(found)
+        found
     }
 
     /// The symbols where they run: the kernel's with its slide, the hypervisor's at EL2's addresses.
-    pub(super) fn symbols(&mut self) -> Result<Symbols, TargetError> {
+    pub(super) fn symbols(&mut self, variables: &Variables) -> Symbols {
         let list = self.kernel.symbols();
         let Some(base) = locate::linked_base(self.kernel) else {
-            return Ok(Symbols::default());
+            return Symbols::default();
         };
         let last = |symbol: &Symbol| symbol.address.checked_add(symbol.size.max(1));
         let end = match self.kernel.symbol("_end") {
@@ -56,7 +55,7 @@ impl Linux<'_, '_> {
                 prefix: NVHE,
             });
         }
-        if let Some(slide) = self.slide()? {
+        if let Some(slide) = self.slide(variables) {
             self.fact(
                 "KASLR slide",
                 format!("{slide:#x}"),
@@ -68,17 +67,16 @@ impl Linux<'_, '_> {
                 prefix: "",
             });
         }
-        Ok(match views.is_empty() {
+        match views.is_empty() {
             true => Symbols::default(),
             false => Symbols::moved(list, views),
-        })
+        }
     }
 
     /// Kernel VA − linked address: by the kernel's own variable, or by where EL1's vectors are.
-    fn slide(&mut self) -> Result<Option<u64>, TargetError> {
-        let offset = variables::word(&mut self.memory, self.kernel, "kimage_voffset")?;
-        if let Some(offset) = offset.filter(|offset| *offset != 0) {
-            return Ok(Some(offset.wrapping_add(self.location.image_offset)));
+    fn slide(&mut self, variables: &Variables) -> Option<u64> {
+        if let Some(offset @ 1..) = variables.image_offset {
+            return Some(offset.wrapping_add(self.location.image_offset));
         }
         let vectors = self.kernel.symbol("vectors").map(|vectors| vectors.start);
         let slides = self.cpus.iter().filter_map(|cpu| {
@@ -86,7 +84,7 @@ impl Linux<'_, '_> {
             // Trampoline vectors are elsewhere, and then this is no multiple of what KASLR slides by.
             (slide % 0x1_0000 == 0).then_some(slide)
         });
-        Ok(slides.min())
+        slides.min()
     }
 
     pub(super) fn note_kernel(&mut self, layout: &Layout) {

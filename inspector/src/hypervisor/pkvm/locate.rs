@@ -1,6 +1,6 @@
 //! Where the kernel is: from the page that VBAR_EL2 points to, whose symbol is known, or by a scan of RAM.
 
-use super::memory::Memory;
+use super::memory::{Memory, NotYet};
 use crate::addr::Span;
 use crate::image::Images;
 use crate::image::kernel::{Kernel, find_in_ram};
@@ -90,7 +90,7 @@ pub(super) fn by_vectors(kernel: &mut Kernel, vectors: &[(usize, u64, u64)]) -> 
 pub(super) fn vector_pages(
     memory: &mut Memory<'_>,
     cpus: &[Cpu],
-) -> Result<Vec<(usize, u64, u64)>, TargetError> {
+) -> Result<Vec<(usize, u64, u64)>, NotYet> {
     let mut found = Vec::new();
     for cpu in cpus {
         let registers = &cpu.registers;
@@ -156,13 +156,13 @@ pub(super) fn compare(
     memory: &mut Memory<'_>,
     kernel: &mut Kernel,
     location: &Location,
-) -> Result<Build, TargetError> {
+) -> Result<Build, NotYet> {
     let Some(notes) = notes_span(kernel) else {
         return Ok(Build::Unknown);
     };
     let pa = notes.start.wrapping_add(location.image_offset);
     let bytes = memory.read(Span::new(pa, notes.size))?;
-    let there = bytes.as_deref().and_then(build_id);
+    let there = bytes.and_then(build_id);
     Ok(match (there, kernel.build_id()) {
         (Some(there), Some(here)) if there == here => Build::Same,
         (Some(there), Some(_)) => Build::Other(there.to_vec()),

@@ -5,27 +5,18 @@
 
 mod holders;
 
-use super::memory::{Memory, little_endian};
-use super::vms::{names_data, per_cpu};
+use super::memory::{Memory, NotYet, little_endian};
+use super::vms::names_data;
 use crate::addr::Span;
 use crate::image::kernel::{Kernel, NVHE};
 use crate::model::{Cpu, Lock, Tickets, Vm};
-use crate::target::TargetError;
+use crate::target::ReadError;
 use holders::{Floor, Kind};
 
 /// Bytes of a `hyp_spinlock_t`.
 const SIZE: u64 = 4;
 /// More locks than a kernel names.
 const MAX_OTHERS: usize = 64;
-
-/// The locks known.
-#[derive(Default, Debug)]
-pub(super) struct Locks {
-    /// Those of the hypervisor, of VMs, of pools, and then others.
-    pub(super) locks: Vec<Lock>,
-    /// Which are not known, in one sentence.
-    pub(super) note: Option<String>,
-}
 
 /// A lock before it is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,72 +27,103 @@ struct Place {
     pa: u64,
 }
 
-/// Reads every lock that the kernel names, and works out who holds those that are held. The CPUs must have their calls.
-///
-/// # Errors
-/// The link failed.
-pub(super) fn read(
-    memory: &mut Memory<'_>,
-    kernel: &mut Kernel,
-    vms: &[Vm],
-    cpus: &[Cpu],
-    problems: &mut Vec<String>,
-) -> Result<Locks, TargetError> {
-    let places = places(memory, kernel, vms);
-    let note = (!names_data(kernel)).then(|| {
-        format!(
-            "the symbols in {} do not name the hypervisor's data, so its locks are not found: give --image vmlinux",
-            kernel.source()
-        )
-    });
-    // The VM whose lock a CPU has taken, since 6.2.
-    let current = kernel.symbol(&format!("{NVHE}__current_vm"));
-    let current = current.map(|symbol| memory.phys_of_linked(symbol.start));
-    let locks = read_places(memory, &places, current, cpus, problems)?;
-    Ok(Locks { locks, note })
+/// Where the kernel keeps its locks.
+pub(super) struct Layout {
+    /// Those that are variables.
+    places: Vec<Place>,
+    /// Offset of a VM's lock in its object.
+    of_vm: Option<u64>,
+    /// And of the lock of its pool.
+    of_vm_pool: Option<u64>,
+    /// Physical address of the template of the per-CPU pointer to the VM whose lock a CPU has taken, since 6.2.
+    current: Option<u64>,
+    /// Which locks are not known, in one sentence.
+    pub(super) note: Option<String>,
 }
 
-fn read_places(
-    memory: &mut Memory<'_>,
-    places: &[Place],
-    current: Option<u64>,
-    cpus: &[Cpu],
-    problems: &mut Vec<String>,
-) -> Result<Vec<Lock>, TargetError> {
-    let spans: Vec<_> = places
-        .iter()
-        .map(|place| Span::new(place.pa, SIZE))
-        .collect();
-    let answers = memory.target.read_phys(&spans)?;
-    let mut locks: Vec<Lock> = Vec::new();
-    for (place, answer) in places.iter().zip(answers) {
-        let tickets = match answer {
-            Ok(bytes) => Some(tickets(&bytes)),
-            Err(error) => {
-                problems.push(format!("lock {}: {error}", place.name));
-                None
-            }
+/// The words of all locks, and where the CPUs stood if one is held.
+#[derive(Default)]
+pub(super) struct Words {
+    places: Vec<Place>,
+    answers: Vec<Result<Vec<u8>, ReadError>>,
+    floor: Floor,
+}
+
+impl Layout {
+    /// Reads every lock that is known.
+    pub(super) fn read(
+        &self,
+        memory: &mut Memory<'_>,
+        vms: &[Vm],
+        cpus: &[Cpu],
+    ) -> Result<Words, NotYet> {
+        let places = self.places(vms);
+        let spans = places.iter().map(|place| Span::new(place.pa, SIZE));
+        let answers = memory.read_all(&spans.collect::<Vec<_>>())?;
+        let mut words = answers.iter().flatten();
+        let floor = match words.any(|bytes| tickets(bytes).held()) {
+            true => Floor::read(memory, cpus, self.current)?,
+            false => Floor::default(),
         };
-        locks.push(Lock {
-            name: place.name.clone(),
-            symbol: place.symbol.clone(),
-            pa: place.pa,
-            tickets,
-            holder: None,
+        Ok(Words {
+            places,
+            answers,
+            floor,
+        })
+    }
+
+    /// All locks: those of VMs come before the pools, which are locked last.
+    fn places(&self, vms: &[Vm]) -> Vec<Place> {
+        let mut places = self.places.clone();
+        let pools = places.iter().position(|place| place.kind == Kind::Pool);
+        let pools = pools.unwrap_or(places.len());
+        let of_vms = vms.iter().flat_map(|vm| self.of_vm(vm));
+        places.splice(pools..pools, of_vms.collect::<Vec<_>>());
+        places
+    }
+
+    /// The two locks of a VM.
+    fn of_vm(&self, vm: &Vm) -> Vec<Place> {
+        let (Some(pa), handle) = (vm.pa, vm.handle) else {
+            return Vec::new();
+        };
+        let parts = [
+            (Kind::Vm(pa), "vm", "lock", self.of_vm),
+            (Kind::Pool, "vm-pool", "pool.lock", self.of_vm_pool),
+        ];
+        let parts = parts.into_iter();
+        let places = parts.filter_map(|(kind, name, member, offset)| {
+            Some(Place {
+                kind,
+                name: format!("{name}:{handle:#x}"),
+                symbol: format!("pkvm_hyp_vm.{member} of {handle:#x}"),
+                pa: pa.wrapping_add(offset?),
+            })
         });
+        places.collect()
     }
-    let held = |lock: &Lock| lock.tickets.is_some_and(Tickets::held);
-    if locks.iter().any(held) {
-        let current = match current {
-            Some(template) => per_cpu(memory, template, cpus)?,
-            None => Vec::new(),
-        };
-        let floor = Floor::read(memory, cpus, &current)?;
-        for (lock, place) in locks.iter_mut().zip(places) {
-            lock.holder = floor.holder(place.kind, lock);
+}
+
+impl Words {
+    /// What they say, and who holds those that are held. The CPUs must have their calls.
+    pub(super) fn locks(self, cpus: &[Cpu], problems: &mut Vec<String>) -> Vec<Lock> {
+        let mut locks = Vec::new();
+        for (place, answer) in self.places.into_iter().zip(self.answers) {
+            if let Err(error) = &answer {
+                problems.push(format!("lock {}: {error}", place.name));
+            }
+            let mut lock = Lock {
+                name: place.name,
+                symbol: place.symbol,
+                pa: place.pa,
+                tickets: answer.ok().as_deref().map(tickets),
+                holder: None,
+            };
+            lock.holder = self.floor.holder(cpus, place.kind, &lock);
+            locks.push(lock);
         }
+        locks
     }
-    Ok(locks)
 }
 
 fn tickets(bytes: &[u8]) -> Tickets {
@@ -112,8 +134,8 @@ fn tickets(bytes: &[u8]) -> Tickets {
     }
 }
 
-/// Where the kernel keeps its locks.
-fn places(memory: &Memory<'_>, kernel: &mut Kernel, vms: &[Vm]) -> Vec<Place> {
+/// Asks the kernel for every lock that it names.
+pub(super) fn probe(memory: &Memory<'_>, kernel: &mut Kernel) -> Layout {
     let mut places = Vec::new();
     let pool_lock = kernel
         .field("hyp_pool.lock")
@@ -153,35 +175,20 @@ fn places(memory: &Memory<'_>, kernel: &mut Kernel, vms: &[Vm]) -> Vec<Place> {
         });
     }
     places.extend(others(memory, kernel, &places));
-    // VMs come before the pools, which are locked last.
-    let pools = places.iter().position(|place| place.kind == Kind::Pool);
-    let pools = pools.unwrap_or(places.len());
-    places.splice(pools..pools, of_vms(kernel, vms, pool_lock));
-    places
-}
-
-/// The two locks of each VM.
-fn of_vms(kernel: &mut Kernel, vms: &[Vm], pool_lock: u64) -> Vec<Place> {
-    let lock = kernel.field("pkvm_hyp_vm.lock").map(|field| field.offset);
     let pool = kernel.field("pkvm_hyp_vm.pool");
-    let pool = pool.map(|field| field.offset.saturating_add(pool_lock));
-    let mut places = Vec::new();
-    for (vm, pa) in vms.iter().filter_map(|vm| Some((vm, vm.pa?))) {
-        let handle = vm.handle;
-        let parts = [
-            (Kind::Vm(pa), "vm", "lock", lock),
-            (Kind::Pool, "vm-pool", "pool.lock", pool),
-        ];
-        for (kind, name, member, offset) in parts {
-            places.extend(offset.map(|offset| Place {
-                kind,
-                name: format!("{name}:{handle:#x}"),
-                symbol: format!("pkvm_hyp_vm.{member} of {handle:#x}"),
-                pa: pa.wrapping_add(offset),
-            }));
-        }
+    let current = kernel.symbol(&format!("{NVHE}__current_vm"));
+    Layout {
+        places,
+        of_vm: kernel.field("pkvm_hyp_vm.lock").map(|field| field.offset),
+        of_vm_pool: pool.map(|field| field.offset.saturating_add(pool_lock)),
+        current: current.map(|symbol| memory.phys_of_linked(symbol.start)),
+        note: (!names_data(kernel)).then(|| {
+            format!(
+                "the symbols in {} do not name the hypervisor's data, so its locks are not found: give --image vmlinux",
+                kernel.source()
+            )
+        }),
     }
-    places
 }
 
 /// Whatever else of EL2 is called a lock and has the size of one, by its own name.

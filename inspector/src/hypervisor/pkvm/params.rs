@@ -3,14 +3,13 @@
 //! For each CPU there is a `kvm_nvhe_init_params` among EL2's per-CPU variables; the hypervisor sets the registers from it
 //! when the CPU comes up, and again after it slept. They do not change but for those of a guest that runs.
 
-use super::memory::{Memory, little_endian};
+use super::memory::{Memory, NotYet, little_endian};
 use super::regimes::{Active, HCR_E2H};
 use super::variables;
 use crate::addr::Span;
 use crate::arch::regime::{El2Stage1, IdRegisters, Regime};
 use crate::image::kernel::{Field, Kernel};
 use crate::model::Fact;
-use crate::target::TargetError;
 use std::collections::{BTreeMap, HashMap};
 
 /// The name for people.
@@ -181,12 +180,13 @@ pub(super) fn read(
     kernel: &mut Kernel,
     cpus: usize,
     problems: &mut Vec<String>,
-) -> Result<SetUp, TargetError> {
+) -> Result<SetUp, NotYet> {
     let found = match Places::of(memory, kernel) {
         Ok(places) => places.read(memory, cpus)?,
         Err(why) => Err(why),
     };
     let mmfr0 = variables::word(memory, kernel, "__kvm_nvhe_id_aa64mmfr0_el1_sys_val")?;
+    // Nothing is waited for any more, so that it is said once.
     Ok(SetUp {
         mmfr0: mmfr0.unwrap_or(0),
         cpus: found
@@ -249,7 +249,7 @@ impl Places {
         &self,
         memory: &mut Memory<'_>,
         cpus: usize,
-    ) -> Result<Result<BTreeMap<usize, Params>, String>, TargetError> {
+    ) -> Result<Result<BTreeMap<usize, Params>, String>, NotYet> {
         let unreadable = |what: &str, at: u64| Ok(Err(format!("{what} at {at:#x} is unreadable")));
         // Where the array's size is not known it has one for each CPU.
         let wanted = u64::try_from(cpus).unwrap_or(u64::MAX).saturating_mul(8);
@@ -260,11 +260,12 @@ impl Places {
         let Some(bases) = memory.read(Span::new(self.bases.start, size))? else {
             return unreadable("kvm_arm_hyp_percpu_base", self.bases.start);
         };
+        let bases: Vec<_> = bases.chunks_exact(8).map(little_endian).collect();
         let Some(memstart) = memory.word(self.memstart, 8)? else {
             return unreadable("memstart_addr", self.memstart);
         };
         let mut found = BTreeMap::new();
-        let bases = bases.chunks_exact(8).map(little_endian).enumerate();
+        let bases = bases.into_iter().enumerate();
         for (cpu, base) in bases.filter(|(_, base)| *base != 0) {
             let Some(params) = self.of_cpu(memory, base, memstart)? else {
                 return Ok(Err(format!(
@@ -282,14 +283,14 @@ impl Places {
         memory: &mut Memory<'_>,
         base: u64,
         memstart: u64,
-    ) -> Result<Option<Params>, TargetError> {
+    ) -> Result<Option<Params>, NotYet> {
         for bits in VA_BITS {
             // PA = VA − PAGE_OFFSET + memstart_addr, and PAGE_OFFSET is −2^bits.
             let own = base.wrapping_add(1 << bits).wrapping_add(memstart);
             let tpidr = own.wrapping_sub(self.section);
             let at = self.params.start.wrapping_add(tpidr);
             let bytes = memory.read(Span::new(at, self.params.size))?;
-            let params = bytes.and_then(|bytes| self.layout.params(&bytes));
+            let params = bytes.and_then(|bytes| self.layout.params(bytes));
             // At the right place the record itself says how far it is from its template.
             if let Some(params) = params.filter(|params| params.tpidr == tpidr) {
                 return Ok(Some(params));

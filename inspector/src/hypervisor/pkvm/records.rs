@@ -2,13 +2,12 @@
 
 use super::layout::States;
 use super::meaning::{Side, of_record};
-use super::memory::{Memory, little_endian};
+use super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::arch::walk::{self, Kind};
 use crate::hypervisor::owners::Said;
 use crate::image::kernel::Field;
 use crate::model::State;
-use crate::target::TargetError;
 
 /// More records than any machine has that one debugs so: those of 128 GiB in pages of 4 KiB.
 const LIMIT: u64 = 256 << 20;
@@ -22,6 +21,8 @@ pub(super) struct Records {
     pub(super) hyp: Vec<Said<Option<State>>>,
     /// Share counts that are not 0.
     pub(super) counts: Vec<Said<u64>>,
+    /// What cannot be read or makes no sense, in sentences.
+    pub(super) problems: Vec<String>,
 }
 
 impl Records {
@@ -53,42 +54,57 @@ pub(super) struct Place<'a> {
     /// log2 of a page's bytes.
     pub(super) page_shift: u32,
     pub(super) states: &'a States,
+    /// The entries of EL2's own tables, in order of input address.
+    pub(super) entries: &'a [walk::Entry],
+    /// Where the reference count is in a record.
+    pub(super) refcount: Option<Field>,
 }
 
-/// Reads the records of all of `ram`. `entries` are those of EL2's own tables, in order of input address.
+/// Reads the records of all of `ram`; `None` where they say nothing of states.
 pub(super) fn read(
     memory: &mut Memory<'_>,
     place: &Place<'_>,
-    entries: &[walk::Entry],
     ram: &[Span],
-    problems: &mut Vec<String>,
-) -> Result<Records, TargetError> {
+) -> Result<Option<Records>, NotYet> {
+    if !place.states.in_records() {
+        return Ok(None);
+    }
     let mut records = Records::default();
     let size = place.states.record_size;
     if !(1..=256).contains(&size) {
-        problems.push(format!("a page record of {size} bytes cannot be true"));
-        return Ok(records);
+        records
+            .problems
+            .push(format!("a page record of {size} bytes cannot be true"));
+        return Ok(Some(records));
     }
     let total = ram.iter().map(|ram| ram.size >> place.page_shift);
     let total = total.fold(0_u64, u64::saturating_add).saturating_mul(size);
     if total > LIMIT {
-        problems.push(format!(
+        records.problems.push(format!(
             "page records of {total} bytes were not read: more than {LIMIT}"
         ));
-        return Ok(records);
+        return Ok(Some(records));
     }
-    for ram in ram {
-        let first = ram.start >> place.page_shift;
-        let pages = ram.size >> place.page_shift;
-        let start = place.base.wrapping_add(first.wrapping_mul(size));
-        let range = Span::new(start, pages * size);
-        let (bytes, missing) = read_range(memory, entries, range)?;
+    let first = |ram: &Span| ram.start >> place.page_shift;
+    let range = |ram: &Span| {
+        let start = place.base.wrapping_add(first(ram).wrapping_mul(size));
+        Span::new(start, (ram.size >> place.page_shift) * size)
+    };
+    let ranges = ram
+        .iter()
+        .map(|ram| read_range(memory, place.entries, range(ram)));
+    // All of them ask before one gives up.
+    let ranges: Vec<_> = ranges.collect();
+    for (ram, bytes) in ram.iter().zip(ranges) {
+        let (bytes, missing) = bytes?;
         if missing > 0 {
-            problems.push(format!(
-                "page records of {ram}: {missing} bytes from EL2's {start:#x} on are not mapped or cannot be read"
+            records.problems.push(format!(
+                "page records of {ram}: {missing} bytes from EL2's {:#x} on are not mapped or cannot be read",
+                range(ram).start
             ));
         }
-        for page in 0..pages {
+        let first = first(ram);
+        for page in 0..ram.size >> place.page_shift {
             let at = (page * size) as usize;
             let record = bytes.get(at..at + size as usize);
             let record =
@@ -97,17 +113,18 @@ pub(super) fn read(
             records.add(place.states, span, record.as_deref());
         }
     }
-    Ok(records)
+    Ok(Some(records))
 }
 
 /// The reference counts of the pages in a range; `None` where a record cannot be read.
 pub(super) fn refcounts(
     memory: &mut Memory<'_>,
     place: &Place<'_>,
-    entries: &[walk::Entry],
     pages: Span,
-    count: &Field,
-) -> Result<Option<Vec<u16>>, TargetError> {
+) -> Result<Option<Vec<u16>>, NotYet> {
+    let Some(count) = &place.refcount else {
+        return Ok(None);
+    };
     let size = place.states.record_size;
     let (first, number) = (
         pages.start >> place.page_shift,
@@ -117,7 +134,7 @@ pub(super) fn refcounts(
         return Ok(None);
     }
     let start = place.base.wrapping_add(first.wrapping_mul(size));
-    let (bytes, _) = read_range(memory, entries, Span::new(start, number * size))?;
+    let (bytes, _) = read_range(memory, place.entries, Span::new(start, number * size))?;
     let bytes: Option<Vec<u8>> = bytes.into_iter().collect();
     Ok(bytes.and_then(|bytes| {
         let records = bytes.chunks_exact(size as usize);
@@ -176,7 +193,7 @@ fn read_range(
     memory: &mut Memory<'_>,
     entries: &[walk::Entry],
     range: Span,
-) -> Result<(Vec<Option<u8>>, usize), TargetError> {
+) -> Result<(Vec<Option<u8>>, usize), NotYet> {
     let mut bytes = vec![None; range.size as usize];
     let from = entries.partition_point(|entry| {
         let span = Span::new(entry.ia, entry.size);
@@ -208,7 +225,7 @@ fn read_range(
         }
     }
     let spans: Vec<_> = wanted.iter().map(|(_, span)| *span).collect();
-    let answers = memory.target.read_phys(&spans)?;
+    let answers = memory.read_all(&spans)?;
     for ((at, _), answer) in wanted.iter().zip(answers) {
         for (to, byte) in bytes[*at..].iter_mut().zip(answer.unwrap_or_default()) {
             *to = Some(byte);

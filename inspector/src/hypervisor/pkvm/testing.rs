@@ -3,6 +3,7 @@
 use super::memory::Memory;
 use crate::addr::Span;
 use crate::arch::regime::{El2Stage1, IdRegisters, Regime};
+use crate::arch::walk::Table;
 use crate::model::Cpu;
 use crate::target::{ReadError, Registers, Target, TargetError};
 
@@ -60,6 +61,13 @@ impl Machine {
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
+    /// The words of a page.
+    fn words(&self, pa: u64) -> Vec<u64> {
+        let (words, _) = self.bytes[(pa - RAM.start) as usize..][..0x1000].as_chunks::<8>();
+        words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+    }
+
+    /// EL2's own translation is known, as it is once its tables were walked.
     pub(super) fn memory(&mut self) -> Memory<'_> {
         let registers = El2Stage1 {
             tcr: TCR_EL2,
@@ -67,8 +75,15 @@ impl Machine {
         };
         let id = IdRegisters::default();
         let regime = Regime::el2_stage1(HYP_ROOT, registers, id).expect("sound registers");
+        let root = Table {
+            pa: HYP_ROOT,
+            level: regime.start_level,
+            ia: 0,
+            parent: None,
+            words: self.words(HYP_ROOT),
+        };
         let mut memory = Memory::new(self);
-        memory.know_hyp(regime, &[]);
+        memory.know_hyp(regime, &[root]);
         memory
     }
 }

@@ -3,11 +3,10 @@
 //! `vm_table` points to an array of pointers, one for each handle. They lead to a `pkvm_hyp_vm`, which lies in EL2's linear
 //! range and so in one piece. All of it is read as it stands: what lies, costs its own row and a sentence.
 
-use super::memory::{Memory, little_endian};
+use super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::image::kernel::{Field, Kernel, NVHE};
 use crate::model::{Cpu, Vcpu, Vm, VmState};
-use crate::target::TargetError;
 
 /// Elements of the VM table, `KVM_MAX_PVMS`: a macro, so in no type.
 const MAX_VMS: u64 = 255;
@@ -29,6 +28,20 @@ pub(super) struct Vms {
     pub(super) no_vms: Option<String>,
     /// The stage 2 of each VM that has one.
     pub(super) roots: Vec<GuestRoot>,
+    /// Which vCPU is loaded where: the CPU's place among all, the VM's handle, the vCPU's number.
+    pub(super) loaded: Vec<(usize, u64, u64)>,
+    /// What cannot be read or makes no sense, in sentences.
+    pub(super) problems: Vec<String>,
+}
+
+impl Vms {
+    /// None, for a reason.
+    pub(super) fn without(reason: &str) -> Self {
+        Self {
+            no_vms: Some(reason.to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 /// The stage 2 of one VM.
@@ -44,7 +57,7 @@ pub(super) struct GuestRoot {
 
 /// Where everything is, by the kernel's types.
 #[derive(Clone, Default, Debug)]
-struct Layout {
+pub(super) struct Layout {
     /// Physical address of the pointer to the VM table.
     table: u64,
     /// Bytes of a `pkvm_hyp_vm` before its vCPUs.
@@ -70,27 +83,9 @@ pub(super) fn names_data(kernel: &mut Kernel) -> bool {
         .is_some()
 }
 
-/// Reads the VMs, and gives each CPU the vCPU that is loaded on it.
-///
-/// # Errors
-/// The link failed.
-pub(super) fn read(
-    memory: &mut Memory<'_>,
-    kernel: &mut Kernel,
-    cpus: &mut [Cpu],
-    problems: &mut Vec<String>,
-) -> Result<Vms, TargetError> {
-    match Layout::probe(memory, kernel) {
-        Ok(layout) => layout.read(memory, cpus, problems),
-        Err(reason) => Ok(Vms {
-            no_vms: Some(reason),
-            ..Vms::default()
-        }),
-    }
-}
-
 impl Layout {
-    fn probe(memory: &Memory<'_>, kernel: &mut Kernel) -> Result<Self, String> {
+    /// Asks the kernel; why it has no VMs, where it has none.
+    pub(super) fn probe(memory: &Memory<'_>, kernel: &mut Kernel) -> Result<Self, String> {
         let Some(table) = kernel.symbol(&format!("{NVHE}vm_table")) else {
             // Its types tell where its symbols are of functions only.
             let no_vms = kernel.types().is_ok() && kernel.size_of("pkvm_hyp_vm").is_none();
@@ -149,36 +144,35 @@ impl Layout {
         self
     }
 
-    fn read(
-        &self,
-        memory: &mut Memory<'_>,
-        cpus: &mut [Cpu],
-        problems: &mut Vec<String>,
-    ) -> Result<Vms, TargetError> {
+    /// Reads the VMs, and which vCPUs are loaded.
+    pub(super) fn read(&self, memory: &mut Memory<'_>, cpus: &[Cpu]) -> Result<Vms, NotYet> {
         let mut found = Vms::default();
+        let loaded = self.read_loaded(memory, cpus);
         let Some(pointer) = memory.word(self.table, 8)? else {
-            problems.push(format!(
+            found.problems.push(format!(
                 "the pointer to the VM table at {:#x} cannot be read",
                 self.table
             ));
             return Ok(found);
         };
         if pointer == 0 {
-            found.no_vms = Some("the hypervisor has not made its table of VMs yet".to_owned());
-            return Ok(found);
+            return Ok(Vms::without(
+                "the hypervisor has not made its table of VMs yet",
+            ));
         }
         let slots = match memory.phys_of_hyp(pointer)? {
             Some(pa) => memory.read(Span::new(pa, MAX_VMS * 8))?,
             None => None,
         };
         let Some(slots) = slots else {
-            problems.push(format!("the VM table at EL2's {pointer:#x} cannot be read"));
+            let problem = format!("the VM table at EL2's {pointer:#x} cannot be read");
+            found.problems.push(problem);
             return Ok(found);
         };
         let (slots, _) = slots.as_chunks::<8>();
-        let slots = (FIRST_HANDLE..).zip(slots.iter().map(|slot| u64::from_le_bytes(*slot)));
+        let slots: Vec<_> = slots.iter().map(|slot| u64::from_le_bytes(*slot)).collect();
         let mut objects = Vec::new();
-        for (handle, slot) in slots.filter(|(_, slot)| *slot != 0) {
+        for (handle, slot) in (FIRST_HANDLE..).zip(slots).filter(|(_, slot)| *slot != 0) {
             found.vms.push(vm(handle));
             if slot == RESERVED {
                 continue;
@@ -187,34 +181,34 @@ impl Layout {
             found.vms[index].state = VmState::Unknown;
             match memory.phys_of_hyp(slot)? {
                 Some(pa) => objects.push((index, pa)),
-                None => problems.push(no_vm(handle, slot, "EL2 maps nothing there")),
+                None => {
+                    let problem = no_vm(handle, slot, "EL2 maps nothing there");
+                    found.problems.push(problem);
+                }
             }
         }
-        self.read_objects(memory, &objects, &mut found, cpus, problems)?;
+        let arrays = self.read_objects(memory, &objects, &mut found)?;
+        read_vcpus(memory, &arrays, &loaded?, cpus, &mut found)?;
         Ok(found)
     }
 
-    /// Fills the VMs from their objects, given by index and physical address.
+    /// Fills the VMs from their objects, given by index and physical address. The arrays of pointers to vCPUs, by index.
     fn read_objects(
         &self,
         memory: &mut Memory<'_>,
         objects: &[(usize, u64)],
         found: &mut Vms,
-        cpus: &mut [Cpu],
-        problems: &mut Vec<String>,
-    ) -> Result<(), TargetError> {
-        let spans: Vec<_> = objects
-            .iter()
-            .map(|(_, pa)| Span::new(*pa, self.size))
-            .collect();
-        let answers = memory.target.read_phys(&spans)?;
+    ) -> Result<Vec<(usize, Span)>, NotYet> {
+        let spans = objects.iter().map(|(_, pa)| Span::new(*pa, self.size));
+        let answers = memory.read_all(&spans.collect::<Vec<_>>())?;
         let mut arrays = Vec::new();
         for ((index, pa), answer) in objects.iter().zip(answers) {
             let vm = &mut found.vms[*index];
             let bytes = match answer {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    problems.push(no_vm(vm.handle, *pa, &error.to_string()));
+                    let problem = no_vm(vm.handle, *pa, &error.to_string());
+                    found.problems.push(problem);
                     continue;
                 }
             };
@@ -222,7 +216,7 @@ impl Layout {
             found.roots.extend(self.fill(vm, &bytes));
             if let (Some(offset), Some(count)) = (self.vcpus, get(&bytes, self.vcpu_count)) {
                 if count > MAX_VCPUS {
-                    problems.push(format!(
+                    found.problems.push(format!(
                         "VM {:#x} says that it has {count} vCPUs, which is too many to be true",
                         vm.handle
                     ));
@@ -231,7 +225,7 @@ impl Layout {
                 arrays.push((*index, Span::new(pa.wrapping_add(offset), count * 8)));
             }
         }
-        self.read_vcpus(memory, &arrays, found, cpus, problems)
+        Ok(arrays)
     }
 
     /// What the object itself says; its stage 2, if it has one.
@@ -258,68 +252,64 @@ impl Layout {
         })
     }
 
-    /// Reads the arrays of pointers to vCPUs, given by the VM's index, and who is loaded where.
-    fn read_vcpus(
-        &self,
-        memory: &mut Memory<'_>,
-        arrays: &[(usize, Span)],
-        found: &mut Vms,
-        cpus: &mut [Cpu],
-        problems: &mut Vec<String>,
-    ) -> Result<(), TargetError> {
-        let loaded = self.read_loaded(memory, cpus)?;
-        let spans: Vec<_> = arrays.iter().map(|(_, span)| *span).collect();
-        let answers = memory.target.read_phys(&spans)?;
-        for ((index, span), answer) in arrays.iter().zip(answers) {
-            let vm = &mut found.vms[*index];
-            let bytes = match answer {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    problems.push(format!("vCPUs of VM {:#x}: {error}", vm.handle));
-                    continue;
-                }
-            };
-            let (pointers, _) = bytes.as_chunks::<8>();
-            let pointers = pointers.iter().map(|pointer| u64::from_le_bytes(*pointer));
-            // A vCPU that the host has not handed over yet has no pointer.
-            for (number, pointer) in (0..).zip(pointers).filter(|(_, pointer)| *pointer != 0) {
-                let pa = memory.phys_of_hyp(pointer)?;
-                if pa.is_none() {
-                    problems.push(format!(
-                        "vCPU {number} of VM {:#x}: the pointer {pointer:#x} at {:#x} leads nowhere",
-                        vm.handle,
-                        span.start.wrapping_add(number * 8)
-                    ));
-                }
-                let cpu = loaded.iter().position(|loaded| *loaded == Some(pointer));
-                if let Some(cpu) = cpu.and_then(|cpu| cpus.get_mut(cpu)) {
-                    cpu.vcpu = Some((vm.handle, number));
-                }
-                vm.vcpus.push(Vcpu {
-                    number,
-                    pa,
-                    cpu: cpu.and_then(|cpu| Some(cpus.get(cpu)?.number)),
-                });
-            }
-            // 7.3 sets `is_created` in the host's copy only. What EL2 asks for before it runs a vCPU is its object.
-            if vm.state == VmState::Initialised && !vm.vcpus.is_empty() {
-                vm.state = VmState::Created;
-            }
-        }
-        Ok(())
-    }
-
     /// The pointer to the loaded vCPU, for each of `cpus`.
     fn read_loaded(
         &self,
         memory: &mut Memory<'_>,
         cpus: &[Cpu],
-    ) -> Result<Vec<Option<u64>>, TargetError> {
+    ) -> Result<Vec<Option<u64>>, NotYet> {
         let Some(template) = self.loaded else {
             return Ok(Vec::new());
         };
         per_cpu(memory, template, cpus)
     }
+}
+
+/// Reads the arrays of pointers to vCPUs, given by the VM's index; `loaded` is the pointer to the vCPU of each CPU.
+fn read_vcpus(
+    memory: &mut Memory<'_>,
+    arrays: &[(usize, Span)],
+    loaded: &[Option<u64>],
+    cpus: &[Cpu],
+    found: &mut Vms,
+) -> Result<(), NotYet> {
+    let spans: Vec<_> = arrays.iter().map(|(_, span)| *span).collect();
+    let answers = memory.read_all(&spans)?;
+    for ((index, span), answer) in arrays.iter().zip(answers) {
+        let vm = &mut found.vms[*index];
+        let bytes = match answer {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let problem = format!("vCPUs of VM {:#x}: {error}", vm.handle);
+                found.problems.push(problem);
+                continue;
+            }
+        };
+        let (pointers, _) = bytes.as_chunks::<8>();
+        let pointers = pointers.iter().map(|pointer| u64::from_le_bytes(*pointer));
+        // A vCPU that the host has not handed over yet has no pointer.
+        for (number, pointer) in (0..).zip(pointers).filter(|(_, pointer)| *pointer != 0) {
+            let pa = memory.phys_of_hyp(pointer)?;
+            if pa.is_none() {
+                found.problems.push(format!(
+                    "vCPU {number} of VM {:#x}: the pointer {pointer:#x} at {:#x} leads nowhere",
+                    vm.handle,
+                    span.start.wrapping_add(number * 8)
+                ));
+            }
+            let place = loaded.iter().position(|loaded| *loaded == Some(pointer));
+            found
+                .loaded
+                .extend(place.map(|place| (place, vm.handle, number)));
+            let cpu = place.and_then(|place| Some(cpus.get(place)?.number));
+            vm.vcpus.push(Vcpu { number, pa, cpu });
+        }
+        // 7.3 sets `is_created` in the host's copy only. What EL2 asks for before it runs a vCPU is its object.
+        if vm.state == VmState::Initialised && !vm.vcpus.is_empty() {
+            vm.state = VmState::Created;
+        }
+    }
+    Ok(())
 }
 
 /// A variable of 8 bytes that EL2 has once for each CPU, by the physical address of its template: `TPIDR_EL2` is how far
@@ -328,7 +318,7 @@ pub(super) fn per_cpu(
     memory: &mut Memory<'_>,
     template: u64,
     cpus: &[Cpu],
-) -> Result<Vec<Option<u64>>, TargetError> {
+) -> Result<Vec<Option<u64>>, NotYet> {
     let offsets: Vec<_> = cpus
         .iter()
         .map(|cpu| {
@@ -341,7 +331,7 @@ pub(super) fn per_cpu(
         .flatten()
         .map(|offset| Span::new(template.wrapping_add(*offset), 8))
         .collect();
-    let mut answers = memory.target.read_phys(&spans)?.into_iter();
+    let mut answers = memory.read_all(&spans)?.into_iter();
     let mut value = |offset: &Option<u64>| {
         offset.as_ref()?;
         Some(little_endian(&answers.next()?.ok()?))

@@ -85,7 +85,8 @@ fn registers(changes: &[(&'static str, u64)]) -> Cpu {
 /// The place, and the calls that led there.
 fn chain(machine: &mut Machine, cpu: &Cpu) -> Vec<String> {
     let context = Some(CONTEXT - 0x1000);
-    let found = follow(&mut machine.memory(), context, &symbols(), cpu);
+    let mut memory = machine.memory();
+    let found = memory.complete(|memory| follow(memory, context, &symbols(), cpu));
     let (symbol, calls) = found.expect("the link holds");
     let calls = calls.into_iter();
     let names = calls.map(|frame| frame.symbol.unwrap_or_else(|| format!("{:#x}", frame.pc)));
@@ -252,7 +253,10 @@ fn code_has_its_name_at_all_its_addresses() {
     machine.map_for_hyp(alias, RAM.start);
     let mut memory = machine.memory();
     memory.physvirt_offset = Some(0_u64.wrapping_sub(HYP));
-    let mut name = |pc| hyp_name(&mut memory, &symbols(), pc).expect("the link holds");
+    let mut name = |pc| {
+        let name = memory.complete(|memory| hyp_name(memory, &symbols(), pc));
+        name.expect("the link holds")
+    };
     assert_eq!(name(el2(MAP)).as_deref(), Some("map"));
     let offset = CODE - RAM.start;
     assert_eq!(name(alias + offset + MAP).as_deref(), Some("map"));

@@ -3,11 +3,11 @@
 //! EL2 is not interrupted, and what runs there does not move to another CPU. So the holder of a lock is one of the CPUs
 //! that are at EL2, and not one of those that wait for it. A CPU that waits has its ticket in a register.
 
-use super::Memory;
+use super::{Memory, NotYet};
 use crate::addr::Span;
+use crate::hypervisor::pkvm::vms::per_cpu;
 use crate::image::kernel::NVHE;
 use crate::model::{Cpu, Holder, HolderSource, Lock};
-use crate::target::TargetError;
 
 /// What a lock guards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,41 +85,36 @@ impl Kind {
 }
 
 /// Where the CPUs stand.
-pub(super) struct Floor<'a> {
-    /// The CPUs that are at EL2.
-    cpus: Vec<&'a Cpu>,
+#[derive(Default)]
+pub(super) struct Floor {
     /// Those that wait: number, physical address of the lock, ticket.
     waiters: Vec<(usize, u64, u16)>,
     /// The VM whose lock a CPU has: number, physical address of the VM.
     current: Vec<(usize, u64)>,
 }
 
-impl<'a> Floor<'a> {
-    /// Looks at the instructions around the PC of each CPU at EL2. `current` is `__current_vm` of each CPU.
-    ///
-    /// # Errors
-    /// The link failed.
+impl Floor {
+    /// Looks at the instructions around the PC of each CPU at EL2. `current` is where the template of `__current_vm` is.
     pub(super) fn read(
         memory: &mut Memory<'_>,
-        cpus: &'a [Cpu],
-        current: &[Option<u64>],
-    ) -> Result<Self, TargetError> {
+        cpus: &[Cpu],
+        current: Option<u64>,
+    ) -> Result<Self, NotYet> {
+        let current = match current {
+            Some(template) => per_cpu(memory, template, cpus),
+            None => Ok(Vec::new()),
+        };
+        let waiters = cpus.iter().filter(|cpu| cpu.el == Some(2));
+        let waiters: Vec<_> = waiters.map(|cpu| waiter(memory, cpu)).collect();
+        let waiters: Result<Vec<_>, NotYet> = waiters.into_iter().collect();
         let mut floor = Self {
-            cpus: cpus.iter().filter(|cpu| cpu.el == Some(2)).collect(),
-            waiters: Vec::new(),
+            waiters: waiters?.into_iter().flatten().collect(),
             current: Vec::new(),
         };
-        for cpu in &floor.cpus {
-            let Some((register, ticket)) = spins(memory, cpu)? else {
-                continue;
-            };
-            if let Some(lock) = memory.phys_of_hyp(register)? {
-                floor.waiters.push((cpu.number, lock, ticket));
-            }
-        }
-        for (cpu, vm) in cpus.iter().zip(current) {
-            let vm = vm.filter(|vm| *vm != 0);
-            if let Some(Some(vm)) = vm.map(|vm| memory.phys_of_hyp(vm)).transpose()? {
+        for (cpu, vm) in cpus.iter().zip(current?) {
+            if let Some(vm @ 1..) = vm
+                && let Some(vm) = memory.phys_of_hyp(vm)?
+            {
                 floor.current.push((cpu.number, vm));
             }
         }
@@ -127,7 +122,7 @@ impl<'a> Floor<'a> {
     }
 
     /// Who holds a lock, where that is clear.
-    pub(super) fn holder(&self, kind: Kind, lock: &Lock) -> Option<Holder> {
+    pub(super) fn holder(&self, cpus: &[Cpu], kind: Kind, lock: &Lock) -> Option<Holder> {
         let tickets = lock.tickets.filter(|tickets| tickets.held())?;
         if let Kind::Vm(vm) = kind
             && let Some((cpu, _)) = self.current.iter().find(|(_, current)| *current == vm)
@@ -141,7 +136,8 @@ impl<'a> Floor<'a> {
             let mut waiters = self.waiters.iter();
             waiters.find(|(number, at, _)| *number == cpu && *at == lock.pa)
         };
-        let mut numbers = self.cpus.iter().map(|cpu| cpu.number);
+        let cpus: Vec<_> = cpus.iter().filter(|cpu| cpu.el == Some(2)).collect();
+        let mut numbers = cpus.iter().map(|cpu| cpu.number);
         let served = numbers.find(|cpu| waits(*cpu).is_some_and(|(.., t)| *t == tickets.owner));
         if let Some(cpu) = served {
             let by = format!(
@@ -150,7 +146,7 @@ impl<'a> Floor<'a> {
             );
             return Some(inferred(cpu, by));
         }
-        let busy = self.cpus.iter().filter(|cpu| waits(cpu.number).is_none());
+        let busy = cpus.iter().filter(|cpu| waits(cpu.number).is_none());
         let busy: Vec<_> = busy.collect();
         let takers = busy
             .iter()
@@ -207,8 +203,17 @@ fn taking(cpu: &Cpu, kind: Kind) -> Option<(u64, String)> {
 /// How many words before and after the PC the loop may reach.
 const REACH: u64 = 4;
 
+/// A CPU's number, the physical address of the lock that it spins on, and its ticket.
+fn waiter(memory: &mut Memory<'_>, cpu: &Cpu) -> Result<Option<(usize, u64, u16)>, NotYet> {
+    let Some((lock, ticket)) = spins(memory, cpu)? else {
+        return Ok(None);
+    };
+    let lock = memory.phys_of_hyp(lock)?;
+    Ok(lock.map(|lock| (cpu.number, lock, ticket)))
+}
+
 /// Where the lock is that a CPU spins on, as EL2's address, and the CPU's ticket.
-fn spins(memory: &mut Memory<'_>, cpu: &Cpu) -> Result<Option<(u64, u16)>, TargetError> {
+fn spins(memory: &mut Memory<'_>, cpu: &Cpu) -> Result<Option<(u64, u16)>, NotYet> {
     let Some(pc) = cpu.pc.filter(|pc| pc.is_multiple_of(4)) else {
         return Ok(None);
     };

@@ -55,15 +55,35 @@ fn busy(number: usize, cpsr: u64, function: &str) -> Cpu {
     cpu
 }
 
+/// The locks at these places, and what is wrong with them.
+fn read_places(
+    machine: &mut Machine,
+    places: Vec<Place>,
+    cpus: &[Cpu],
+    current: Option<u64>,
+) -> (Vec<Lock>, Vec<String>) {
+    let layout = Layout {
+        places,
+        of_vm: None,
+        of_vm_pool: None,
+        current,
+        note: None,
+    };
+    let mut memory = machine.memory();
+    let words = memory.complete(|memory| layout.read(memory, &[], cpus));
+    let mut problems = Vec::new();
+    let locks = words.expect("the link holds").locks(cpus, &mut problems);
+    (locks, problems)
+}
+
 fn read_from(machine: &mut Machine, cpus: &[Cpu], current: Option<u64>) -> Vec<Lock> {
-    let places = [
+    let places = vec![
         place(Kind::Host, "host", HOST),
         place(Kind::Vm(VM), "vm:0x1000", VM),
     ];
-    let mut problems = Vec::new();
-    let locks = read_places(&mut machine.memory(), &places, current, cpus, &mut problems);
+    let (locks, problems) = read_places(machine, places, cpus, current);
     assert_eq!(problems, [""; 0]);
-    locks.expect("the link holds")
+    locks
 }
 
 /// Who holds the host's lock, and by what that is known.
@@ -153,10 +173,9 @@ fn a_cpu_says_whose_vms_lock_it_has() {
 #[test]
 fn a_lock_that_cannot_be_read_is_said() {
     let mut machine = Machine::new();
-    let places = [place(Kind::Hyp, "hyp", 0x1000)];
-    let mut problems = Vec::new();
-    let locks = read_places(&mut machine.memory(), &places, None, &[], &mut problems);
-    assert_eq!(locks.expect("the link holds")[0].tickets, None);
+    let places = vec![place(Kind::Hyp, "hyp", 0x1000)];
+    let (locks, problems) = read_places(&mut machine, places, &[], None);
+    assert_eq!(locks[0].tickets, None);
     assert_eq!(problems.len(), 1);
 }
 

@@ -47,9 +47,18 @@ fn machine(bits: u32, memstart: u64) -> Machine {
     machine
 }
 
-fn read(machine: &mut Machine, cpus: usize) -> Result<BTreeMap<usize, Params>, String> {
-    let found = places().read(&mut machine.memory(), cpus);
+fn read_from(
+    places: &Places,
+    machine: &mut Machine,
+    cpus: usize,
+) -> Result<BTreeMap<usize, Params>, String> {
+    let mut memory = machine.memory();
+    let found = memory.complete(|memory| places.read(memory, cpus));
     found.expect("no link")
+}
+
+fn read(machine: &mut Machine, cpus: usize) -> Result<BTreeMap<usize, Params>, String> {
+    read_from(&places(), machine, cpus)
 }
 
 #[test]
@@ -91,7 +100,7 @@ fn a_record_that_lies_is_not_taken() {
     assert!(error.contains("per-CPU variables are not where"), "{error}");
     let mut places = places();
     places.memstart = RAM.start + RAM.size;
-    let error = places.read(&mut machine.memory(), 2).expect("no link");
+    let error = read_from(&places, &mut machine, 2);
     assert_eq!(
         error,
         Err("memstart_addr at 0x40100000 is unreadable".to_owned())

@@ -58,16 +58,19 @@ fn cpus() -> Vec<Cpu> {
     ]
 }
 
-fn read_with(layout: &Layout, machine: &mut Machine) -> (Vms, Vec<Cpu>, Vec<String>) {
-    let (mut cpus, mut problems) = (cpus(), Vec::new());
-    let vms = layout.read(&mut machine.memory(), &mut cpus, &mut problems);
-    (vms.expect("the link holds"), cpus, problems)
+fn read_with(layout: &Layout, machine: &mut Machine) -> Vms {
+    let mut memory = machine.memory();
+    let vms = memory.complete(|memory| layout.read(memory, &cpus()));
+    vms.expect("the link holds")
 }
 
 #[test]
 fn vms_are_read_with_their_vcpus_and_where_those_are_loaded() {
-    let (found, cpus, problems) = read_with(&layout(), &mut machine());
-    assert_eq!(problems, [""; 0]);
+    let mut machine = machine();
+    let found = read_with(&layout(), &mut machine);
+    assert_eq!(found.problems, [""; 0]);
+    // The pointer with what is loaded, the table, the objects, the vCPUs.
+    assert_eq!(machine.waits, 4);
     let vcpu = |number: usize, cpu| Vcpu {
         number: number as u64,
         pa: Some(VCPUS[number]),
@@ -93,10 +96,7 @@ fn vms_are_read_with_their_vcpus_and_where_those_are_loaded() {
         }]
     );
     assert_eq!(found.no_vms, None);
-    assert_eq!(
-        cpus.iter().map(|cpu| cpu.vcpu).collect::<Vec<_>>(),
-        [None, Some((0x1002, 1))]
-    );
+    assert_eq!(found.loaded, [(1, 0x1002, 1)]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn how_far_a_vm_has_come() {
         let mut machine = machine();
         machine.fill(OBJECT + 0x43, &[created, dying]);
         machine.fill(OBJECT + 0x1100, &[count]);
-        let (found, ..) = read_with(&layout(), &mut machine);
+        let found = read_with(&layout(), &mut machine);
         assert_eq!(found.vms[1].state, state, "{created} {dying} {count}");
     }
 }
@@ -122,8 +122,8 @@ fn without_types_there_are_handles() {
         table: POINTER,
         ..Layout::default()
     };
-    let (found, _, problems) = read_with(&types.sized(), &mut machine());
-    assert_eq!(problems, [""; 0]);
+    let found = read_with(&types.sized(), &mut machine());
+    assert_eq!(found.problems, [""; 0]);
     let known = found.vms.iter().map(|vm| (vm.handle, vm.pa, vm.state));
     assert_eq!(
         known.collect::<Vec<_>>(),
@@ -147,9 +147,9 @@ fn what_lies_costs_a_sentence_and_its_own_row() {
     ] {
         let mut machine = machine();
         machine.put(at, &[word]);
-        let (found, _, problems) = read_with(&layout(), &mut machine);
-        let [problem] = &problems[..] else {
-            panic!("{problems:?}");
+        let found = read_with(&layout(), &mut machine);
+        let [problem] = &found.problems[..] else {
+            panic!("{:?}", found.problems);
         };
         assert!(problem.contains(said), "{problem}");
         assert_eq!(
@@ -163,8 +163,8 @@ fn what_lies_costs_a_sentence_and_its_own_row() {
 fn a_table_that_is_not_made_yet_is_no_fault() {
     let mut machine = machine();
     machine.put(POINTER, &[0]);
-    let (found, _, problems) = read_with(&layout(), &mut machine);
-    assert_eq!((found.vms.len(), problems.len()), (0, 0));
+    let found = read_with(&layout(), &mut machine);
+    assert_eq!((found.vms.len(), found.problems.len()), (0, 0));
     assert!(found.no_vms.is_some_and(|why| why.contains("not made")));
 }
 
@@ -180,7 +180,7 @@ proptest! {
         machine.put(TABLE, &slots);
         machine.put(OBJECT, &object);
         machine.put(LOADED, &[loaded]);
-        let (found, ..) = read_with(&layout(), &mut machine);
+        let found = read_with(&layout(), &mut machine);
         prop_assert!(found.vms.len() <= 8);
         prop_assert!(found.vms.iter().all(|vm| vm.vcpus.len() <= MAX_VCPUS as usize));
     }
