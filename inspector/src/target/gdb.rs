@@ -6,13 +6,16 @@
 mod address;
 mod breakpoints;
 mod channel;
+mod exclusive;
 mod link;
 mod mark;
 mod qemu;
 mod registers;
 mod run;
+mod step;
 mod target_xml;
 mod wire;
+mod writes;
 
 pub use address::Address;
 

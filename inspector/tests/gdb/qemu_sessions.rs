@@ -7,7 +7,7 @@ mod asking;
 mod breaking;
 mod coming_and_going;
 mod interrupting;
-mod program;
+pub(crate) mod program;
 mod session;
 mod stepping;
 mod watching;

@@ -1,5 +1,6 @@
 //! Breakpoints and steps against a real QEMU, on a program of two CPUs that count and write down what they counted.
 
+mod hyp;
 mod leaving;
 
 use crate::qemu::{PATIENT, Qemu};

@@ -2,6 +2,7 @@
 
 mod channel;
 mod killed;
+mod stops;
 
 use super::*;
 use crate::target::RunState;

@@ -1,7 +1,7 @@
 //! The two programs as their files have them, so that no test knows an address.
 
 use object::{Object, ObjectSegment, ObjectSymbol};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// An instruction: what it looks like, and in which bits.
 type Pattern = (u32, u32);
@@ -21,6 +21,7 @@ pub(crate) const MSR_CNTV_TVAL: Pattern = (0xd51b_e300, !0x1f);
 
 /// A program's symbols and memory.
 pub(crate) struct Program {
+    pub(crate) path: PathBuf,
     symbols: Vec<(String, u64)>,
     segments: Vec<(u64, Vec<u8>)>,
 }
@@ -39,6 +40,7 @@ impl Program {
             (segment.address(), data.to_vec())
         };
         Self {
+            path: path.to_owned(),
             symbols: elf.symbols().filter_map(symbol).collect(),
             segments: elf.segments().map(segment).collect(),
         }

@@ -1,0 +1,215 @@
+//! One instruction of one CPU, while the others stand.
+
+use super::exclusive;
+use super::link::{is_stop, printable};
+use super::run::{Machine, parse_stop, watch_address};
+use crate::target::{Breakpoint, RunState, TargetError, rsp};
+use std::time::Duration;
+
+/// How long a step may take before the CPU counts as one that waits for an interrupt.
+const STEP: Duration = Duration::from_secs(1);
+
+/// How a step ended.
+enum Step {
+    /// The CPU has executed an instruction, and its PC is this now.
+    Done(u64),
+    /// It stands before a write to this address, which we watch for.
+    BeforeWrite(u64),
+    /// It waits for an interrupt.
+    Waits,
+}
+
+impl Machine {
+    pub(super) fn step_one(&mut self, cpu: usize) -> Result<u64, TargetError> {
+        let doing = format!("stepping CPU {cpu}");
+        self.ensure_stopped(&doing)?;
+        let pc = self.pcs(&doing, cpu..cpu + 1)?.pop().flatten();
+        let pc = pc.ok_or_else(|| self.link.protocol(&doing, "it is off, or there is none"))?;
+        for writes in [false, true] {
+            match self.step_from(cpu, pc, writes)? {
+                Step::Done(pc) => return Ok(pc),
+                Step::BeforeWrite(_) => {}
+                Step::Waits => break,
+            }
+        }
+        Ok(pc)
+    }
+
+    /// Steps the CPUs off the breakpoints that they stand at, one after the other. True when one of them got to the next
+    /// breakpoint by that: then the machine is to stay stopped.
+    pub(super) fn step_off_breakpoints(&mut self) -> Result<bool, TargetError> {
+        if self.breakpoints.set.is_empty() {
+            return Ok(false);
+        }
+        let doing = "stepping CPUs off breakpoints";
+        let pcs = self.pcs(doing, 0..self.threads.len())?;
+        let before_write = self.before_write.take();
+        let mut arrived = None;
+        for (cpu, pc) in pcs.into_iter().enumerate() {
+            let Some(pc) = pc else { continue };
+            let writes = before_write == Some(cpu);
+            if !writes && !self.breakpoints.is_code(pc) {
+                continue;
+            }
+            match self.step_from(cpu, pc, writes)? {
+                Step::Done(pc) if self.breakpoints.is_code(pc) => {
+                    arrived.get_or_insert((cpu, None));
+                }
+                Step::BeforeWrite(address) => {
+                    arrived.get_or_insert((cpu, Some(address)));
+                }
+                Step::Done(_) | Step::Waits => {}
+            }
+        }
+        if let Some((cpu, write)) = arrived {
+            self.state = RunState::Stopped {
+                cpu: Some(cpu),
+                reason: "signal 5".to_owned(),
+            };
+            if let Some(address) = write {
+                self.stop_before_write(address);
+            }
+        }
+        Ok(arrived.is_some())
+    }
+
+    /// One instruction of a CPU that stands at `pc`, with the breakpoint lifted at which it stands; with `writes`, with all
+    /// watchpoints lifted too.
+    fn step_from(&mut self, cpu: usize, pc: u64, writes: bool) -> Result<Step, TargetError> {
+        let doing = format!("stepping CPU {cpu}");
+        let lifted = self.breakpoints.holding(pc, writes);
+        let requests = |action| -> Vec<_> {
+            let lifted = lifted.iter();
+            lifted
+                .map(|breakpoint| self.breakpoints.request(action, *breakpoint))
+                .collect()
+        };
+        let (lift, lay) = (requests('z'), requests('Z'));
+        self.link.exchange(&doing, &lift)?;
+        let stop = self.step_thread(&doing, cpu, pc)?;
+        self.link.exchange(&doing, &lay)?;
+        let now = self.pcs(&doing, cpu..cpu + 1)?.pop().flatten();
+        let now = now.ok_or_else(|| self.link.protocol(&doing, "it is off now"))?;
+        let write = watch_address(&stop).filter(|address| self.breakpoints.watches(*address));
+        Ok(match write {
+            Some(address) if now == pc && !writes => Step::BeforeWrite(address),
+            // What stopped it is our own interrupt.
+            _ if now == pc && stop.starts_with(b"T02") => Step::Waits,
+            _ => {
+                self.before_write = self.before_write.filter(|other| *other != cpu);
+                Step::Done(now)
+            }
+        })
+    }
+
+    /// Has the server step a CPU, which stands at `pc`; returns its stop reply.
+    fn step_thread(&mut self, doing: &str, cpu: usize, pc: u64) -> Result<Vec<u8>, TargetError> {
+        let Some(thread) = self.threads.get(cpu) else {
+            return Err(self.link.protocol(doing, "there is no such CPU"));
+        };
+        let id = thread.id.clone();
+        let ways = match self.breakpoints.qemu {
+            true => Vec::new(),
+            false => exclusive::ways_out(&self.code(doing, &id, pc)?, pc),
+        };
+        if ways.is_empty() {
+            return self.go_until_stop(doing, &format!("vCont;s:{id}"));
+        }
+        let mut added = Vec::new();
+        for way in ways.into_iter().map(Breakpoint::Code) {
+            if !self.breakpoints.set.contains(&way) && self.insert_breakpoint(way)?.is_ok() {
+                added.push(way);
+            }
+        }
+        let stop = self.go_until_stop(doing, &format!("vCont;c:{id}"))?;
+        for way in added {
+            self.remove_breakpoint(way)?;
+        }
+        Ok(stop)
+    }
+
+    /// The instructions at `pc` as the CPU sees them, as many as are readable.
+    pub(super) fn code(&mut self, doing: &str, id: &str, pc: u64) -> Result<Vec<u32>, TargetError> {
+        let read = format!("m{pc:x},{:x}", 4 * exclusive::LONGEST);
+        let replies = self.link.exchange(doing, &[format!("Hg{id}"), read])?;
+        let bytes = replies.get(1).and_then(|digits| rsp::from_hex(digits));
+        let bytes = bytes.unwrap_or_default();
+        let words = bytes.as_chunks().0.iter();
+        Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
+    }
+
+    /// Lets CPUs run that stop by themselves soon; returns the stop reply.
+    pub(super) fn go_until_stop(
+        &mut self,
+        doing: &str,
+        request: &str,
+    ) -> Result<Vec<u8>, TargetError> {
+        self.link.settle(doing)?;
+        self.state = RunState::Running;
+        self.link.send_only(doing, request)?;
+        let timeout = self.link.timeout();
+        let mut packet = self.stop_within(doing, STEP.min(timeout))?;
+        if packet.is_none() {
+            self.link.send_interrupt(doing)?;
+            packet = self.stop_within(doing, timeout)?;
+        }
+        let stop = packet.ok_or_else(|| {
+            let seconds = timeout.as_secs_f64();
+            self.link
+                .protocol(doing, format!("it did not stop within {seconds} s"))
+        })?;
+        self.state = parse_stop(&stop, &self.threads);
+        self.ensure_stopped(doing)?;
+        Ok(stop)
+    }
+
+    /// The next stop reply; `None` when none came in time.
+    fn stop_within(
+        &mut self,
+        doing: &str,
+        limit: Duration,
+    ) -> Result<Option<Vec<u8>>, TargetError> {
+        loop {
+            match self.link.packet_within(doing, limit)? {
+                Some(packet) if is_stop(&packet) => return Ok(Some(packet)),
+                // Text of the debuggee's.
+                Some(packet) if packet.first() == Some(&b'O') => {}
+                Some(packet) => {
+                    self.state = RunState::Stopped {
+                        cpu: None,
+                        reason: "would not step".to_owned(),
+                    };
+                    let reason = format!("the server answered `{}`", printable(&packet));
+                    return Err(self.link.protocol(doing, reason));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Where CPUs stand; `None` for one that is off, where the server knows.
+    pub(super) fn pcs(
+        &mut self,
+        doing: &str,
+        cpus: std::ops::Range<usize>,
+    ) -> Result<Vec<Option<u64>>, TargetError> {
+        let threads = self.threads.get(cpus).unwrap_or_default();
+        let requests: Vec<_> = threads
+            .iter()
+            .flat_map(|thread| {
+                [
+                    format!("Hg{}", thread.id),
+                    self.breakpoints.pc_request.clone(),
+                ]
+            })
+            .collect();
+        let replies = self.link.exchange(doing, &requests)?;
+        let values = replies.iter().skip(1).step_by(2);
+        Ok(values
+            .map(|digits| {
+                let bytes = rsp::from_hex(digits)?;
+                Some(u64::from_le_bytes(bytes.try_into().ok()?))
+            })
+            .collect())
+    }
+}
