@@ -19,7 +19,7 @@ mod proxy;
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const CPUS: usize = 2;
 const INSPECTOR: &str = env!("CARGO_BIN_EXE_inspector");
 /// The breakpoints by which an inspector tells that it is there: the machine ran before, or it stood.
