@@ -108,6 +108,22 @@ impl Session {
         Follower::arm(self.target.as_mut(), &mut self.images, wanted)
     }
 
+    /// Whether there is something to follow. If not, lets the machine run for a moment first.
+    ///
+    /// # Errors
+    /// The link failed, or the target cannot run.
+    pub fn wait_for_el2(&mut self, moment: Duration) -> Result<bool, FollowError> {
+        if Follower::is_ready(self.target.as_mut())? {
+            return Ok(true);
+        }
+        if let Some(control) = self.target.run_control() {
+            control.resume()?;
+            control.wait(moment)?;
+            control.interrupt()?;
+        }
+        Follower::is_ready(self.target.as_mut())
+    }
+
     /// Lets the machine run until traps have been followed to their end, or for `limit`.
     ///
     /// # Errors

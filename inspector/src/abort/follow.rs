@@ -137,6 +137,22 @@ impl Follower {
         })
     }
 
+    /// Whether a CPU runs its host under stage 2, so that there is something to follow. The machine must stand.
+    ///
+    /// # Errors
+    /// The link failed, or the target cannot run.
+    pub fn is_ready(target: &mut dyn Target) -> Result<bool, FollowError> {
+        /// `HCR_EL2.VM`.
+        const VM: u64 = 1;
+        run(target)?;
+        let cpus = target.all_registers()?;
+        let under_stage2 = |registers: &Registers| {
+            let get = |name| registers.get(name).unwrap_or(0);
+            get("HCR_EL2") & VM != 0 && get("VTTBR_EL2") != 0
+        };
+        Ok(cpus.iter().any(under_stage2))
+    }
+
     /// Stories that are not at their end yet, as far as they are known.
     pub fn in_progress(&self) -> impl Iterator<Item = &Story> {
         self.following.values().map(|following| &following.story)
