@@ -5,6 +5,9 @@ use crate::addr::Span;
 use crate::model::{HypervisorKind, System};
 use crate::target::Registers;
 
+/// What a hypercall's number begins with: a fast 64-bit call of the hypervisor's vendor.
+const HYPERCALL: u64 = 0xc600_0000;
+
 /// What is known of a hypercall.
 struct Known {
     name: &'static str,
@@ -27,7 +30,11 @@ const HYP: [(u64, Known); 1] = [(
 /// The hypercall that a CPU at the entry makes.
 pub(super) fn call(before: &System, registers: &Registers) -> Call {
     let argument = |number: usize| registers.get(&format!("x{number}")).unwrap_or(0);
-    let id = argument(0) & 0xffff;
+    // Others are calls of PSCI, for example: their numbers stay whole.
+    let id = match argument(0) {
+        number if number & !0xffff == HYPERCALL => number & 0xffff,
+        number => number,
+    };
     let known: &[(u64, Known)] = match before.hypervisor.kind {
         HypervisorKind::Hyp => &HYP,
         HypervisorKind::Pkvm | HypervisorKind::None => &[],

@@ -5,10 +5,10 @@ use super::plan::{Plan, Role, Stop};
 use super::{Missing, Outcome, Place, Road, Story};
 use crate::addr::Span;
 use crate::arch::esr;
-use crate::arch::walk::walk_together;
+use crate::arch::walk::{End, walk_together};
 use crate::hypervisor;
 use crate::image::Images;
-use crate::model::Tickets;
+use crate::model::{System, Tickets};
 use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -80,6 +80,8 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct Follower {
     pub(super) plan: Plan,
+    /// EL2's vector tables when the breakpoints were set.
+    vectors: Vec<u64>,
     wanted: Wanted,
     /// Functions that the server refuses to stop at.
     refused: Vec<Missing>,
@@ -109,7 +111,7 @@ impl Follower {
     ) -> Result<Self, FollowError> {
         run(target)?;
         let system = hypervisor::capture(target, images)?;
-        let plan = Plan::make(target, &system)?;
+        let mut plan = Plan::make(target, &system)?;
         if plan.entries.is_empty() {
             let reason = match system.problems.is_empty() {
                 true => "no CPU runs its host under stage 2".to_owned(),
@@ -118,17 +120,10 @@ impl Follower {
             let target = target.name().to_owned();
             return Err(FollowError::NoHypervisor { target, reason });
         }
-        for entry in &plan.entries {
-            if let Err(reason) = run(target)?.insert(Breakpoint::Code(*entry))? {
-                return Err(FollowError::NoEntry {
-                    target: target.name().to_owned(),
-                    entry: *entry,
-                    reason,
-                });
-            }
-        }
+        let vectors = arm_entries(target, &mut plan)?;
         Ok(Self {
             plan,
+            vectors,
             wanted,
             refused: Vec::new(),
             on_the_way: Vec::new(),
@@ -211,12 +206,7 @@ impl Follower {
         let vectors = cpus
             .iter()
             .filter_map(|registers| registers.get("VBAR_EL2"));
-        let known = |vectors: u64| {
-            self.plan
-                .entries
-                .iter()
-                .any(|entry| entry & !0x7ff == vectors)
-        };
+        let known = |vectors: u64| self.vectors.contains(&vectors);
         let mut vectors = vectors.peekable();
         if vectors.peek().is_some() && !vectors.any(known) {
             let target = target.name().to_owned();
@@ -297,6 +287,15 @@ impl Follower {
             return Ok(lost);
         }
         let before = hypervisor::capture(target, images)?;
+        let by_function = self.plan.called_by_vector == registers.get("pc");
+        let (frame, back) = match by_function {
+            true => (registers.get("x0"), registers.get("x30")),
+            false => (None, None),
+        };
+        // Where the ERET itself cannot be seen, the way back to it is.
+        if let Some(back) = back.filter(|back| !self.plan.exits.contains(back)) {
+            self.plan.exits.push(back);
+        }
         self.arm_the_way(target)?;
         let pc = registers.get("pc").unwrap_or(0);
         let entry = Place {
@@ -312,7 +311,8 @@ impl Follower {
         let mapping = self.plan.functions.iter().find(maps);
         let is_set = |stop: &Stop| self.on_the_way.contains(&Breakpoint::Code(stop.place.pc));
         let sees_mapping = mapping.is_some_and(is_set);
-        if let Some(following) = Following::begin(before, cpu, registers, road, sees_mapping)
+        let host = host_registers(target, &before, frame, registers)?;
+        if let Some(following) = Following::begin(before, cpu, &host, road, sees_mapping, frame)
             && self.is_called(&following.story)
         {
             self.following.insert(cpu, following);
@@ -390,8 +390,11 @@ impl Follower {
         seen: Seen,
     ) -> Result<Option<Story>, FollowError> {
         let after = hypervisor::capture(target, images)?;
-        let following = self.following.remove(&cpu);
-        Ok(following.map(|following| following.end(&after, registers, seen)))
+        let Some(following) = self.following.remove(&cpu) else {
+            return Ok(None);
+        };
+        let host = host_registers(target, &after, following.frame, registers)?;
+        Ok(Some(following.end(&after, &host, seen)))
     }
 
     /// Whether a CPU that is followed has something to tell there.
@@ -466,6 +469,59 @@ impl Follower {
             *by = faster.map(|(cpu, _)| *cpu);
         }
     }
+}
+
+/// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call. Returns the
+/// vector tables.
+fn arm_entries(target: &mut dyn Target, plan: &mut Plan) -> Result<Vec<u64>, FollowError> {
+    let vectors = plan.entries.iter().map(|entry| entry & !0x7ff).collect();
+    for entry in plan.entries.clone() {
+        let Err(reason) = run(target)?.insert(Breakpoint::Code(entry))? else {
+            continue;
+        };
+        let name = target.name().to_owned();
+        let refused = |reason| FollowError::NoEntry {
+            target: name,
+            entry,
+            reason,
+        };
+        let Some(function) = plan.called_by_vector else {
+            return Err(refused(reason));
+        };
+        if let Err(reason) = run(target)?.insert(Breakpoint::Code(function))? {
+            return Err(refused(reason));
+        }
+        plan.missing.push(Missing {
+            function: format!("the vector {entry:#x}"),
+            reason,
+        });
+        plan.entries = vec![function];
+        break;
+    }
+    Ok(vectors)
+}
+
+/// The registers of a CPU as the host left them: where it stands behind the vector, `x0` is where those were put.
+fn host_registers(
+    target: &mut dyn Target,
+    system: &System,
+    frame: Option<u64>,
+    registers: &Registers,
+) -> Result<Registers, TargetError> {
+    let hyp = system.regimes.iter().find(|regime| regime.name == "hyp-s1");
+    let frame = frame.zip(hyp).map(|(va, hyp)| hyp.translate(va).end);
+    let Some(End::Mapped { oa, .. }) = frame else {
+        return Ok(registers.clone());
+    };
+    let mut found = registers.clone();
+    if let Some(Ok(bytes)) = target.read_phys(&[Span::new(oa, 31 * 8)])?.pop() {
+        let (words, _) = bytes.as_chunks::<8>();
+        for (number, word) in words.iter().enumerate() {
+            let name = format!("x{number}");
+            found.0.insert(name, u64::from_le_bytes(*word));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a CPU that stands at an `ERET` leaves EL2 by it: `SPSR_EL2.M[3:2]`.

@@ -17,8 +17,6 @@ use crate::target::Registers;
 
 /// Offsets of a host's vectors for synchronous exceptions, from `VBAR_EL1`.
 const HOST_VECTORS: [u64; 4] = [0, 0x200, 0x400, 0x600];
-/// What a hypercall's number begins with: a fast 64-bit call of the hypervisor's vendor.
-const HYPERCALL: u64 = 0xc600_0000;
 /// ESR_EL2.EC of an HVC from AArch64.
 const HVC: u64 = 0x16;
 
@@ -42,6 +40,8 @@ pub(super) struct Following {
     sees_mapping: bool,
     /// Other CPUs have executed something since the lock was held.
     disturbed: bool,
+    /// Where EL2 has the host's general registers, where they are not in the CPU's at the entry and at the end.
+    pub(super) frame: Option<u64>,
 }
 
 /// Why a CPU came to EL2, as far as it is followed.
@@ -56,11 +56,7 @@ pub(super) fn kind(registers: &Registers) -> Option<Kind> {
     if esr::is_abort_from_below(syndrome) {
         return Some(Kind::Abort);
     }
-    let is_call = syndrome >> 26 & 0x3f == HVC
-        && registers
-            .get("x0")
-            .is_some_and(|x0| x0 & !0xffff == HYPERCALL);
-    is_call.then_some(Kind::Call)
+    (syndrome >> 26 & 0x3f == HVC).then_some(Kind::Call)
 }
 
 /// The host's lock.
@@ -83,6 +79,7 @@ impl Following {
         registers: &Registers,
         road: Road,
         sees_mapping: bool,
+        frame: Option<u64>,
     ) -> Option<Self> {
         let get = |name| registers.get(name);
         let syndrome = get("ESR_EL2")?;
@@ -114,6 +111,7 @@ impl Following {
             returns: Vec::new(),
             sees_mapping,
             disturbed: false,
+            frame,
         };
         let text = format!("takes the exception: {}", esr::class(syndrome));
         following.step(Stage::Trap, entry, text);

@@ -108,6 +108,15 @@ const PKVM: [Function; 14] = [
     function("hyp_panic", "", Stage::Return, Role::Panic, "panics"),
 ];
 
+/// The function that the vector calls, with the address of the host's registers, x0 first.
+fn called_by_vector(kind: HypervisorKind) -> Option<&'static str> {
+    match kind {
+        HypervisorKind::Hyp => Some("host_sync"),
+        HypervisorKind::Pkvm => Some("__kvm_nvhe_handle_trap"),
+        HypervisorKind::None => None,
+    }
+}
+
 /// A function's first instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stop {
@@ -120,8 +129,10 @@ pub struct Stop {
 /// Where a CPU is to be stopped.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Plan {
-    /// The vectors.
+    /// The vectors; the function that they call where the server has no breakpoints for them.
     pub entries: Vec<u64>,
+    /// That function, if there is one.
+    pub called_by_vector: Option<u64>,
     /// Instructions that return from EL2.
     pub exits: Vec<u64>,
     /// Functions in between.
@@ -140,6 +151,8 @@ impl Plan {
     pub fn make(target: &mut dyn Target, system: &System) -> Result<Self, TargetError> {
         let mut plan = Self {
             entries: entries(&system.cpus),
+            called_by_vector: called_by_vector(system.hypervisor.kind)
+                .and_then(|name| Some(system.symbols.find(name)?.start)),
             ..Self::default()
         };
         plan.read_text(target, system)?;

@@ -63,7 +63,9 @@ fn follow(
     tell: &mut dyn FnMut(Story) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     if !session.wait_for_el2(Duration::ZERO)? {
-        complain("no CPU runs its host under a stage 2 yet: waiting until one does; Ctrl-C ends it");
+        complain(
+            "no CPU runs its host under a stage 2 yet: waiting until one does; Ctrl-C ends it",
+        );
         while !session.wait_for_el2(MOMENT)? {}
     }
     let mut follower = session.follow(abort.wanted())?;
