@@ -5,7 +5,7 @@ use crate::demo::{self, Demo};
 use crate::hypervisor;
 use crate::image::{ImageError, Images};
 use crate::model::System;
-use crate::target::{self, Recorder, RunControl, Target, TargetError, gdb, snapshot};
+use crate::target::{self, Recorder, Target, TargetError, gdb, snapshot};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,9 +152,9 @@ impl Session {
         self.target.name()
     }
 
-    /// Run control, where the machine can run.
-    pub fn run_control(&mut self) -> Option<&mut dyn RunControl> {
-        self.target.run_control()
+    /// Its memory, its registers, and run control.
+    pub fn target(&mut self) -> &mut dyn Target {
+        self.target.as_mut()
     }
 
     /// What the user should know of how the target was found, in sentences.

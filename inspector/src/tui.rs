@@ -6,15 +6,17 @@
 //! | module | what |
 //! |---|---|
 //! | [`capture`] | a capture cut into areas of one class, and what changed |
+//! | [`code`] | the instructions around program counters |
 //! | [`keymap`] | the keys: one table for dispatch, help and footer |
 //! | [`state`] | events in, effects out |
-//! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs, VMs |
+//! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs, VMs, Abort |
 //! | [`panel`] | what is known of the thing under the cursor |
 //! | `screen`, `grid`, `details`, [`theme`] | drawing |
 //! | [`worker`] | the machine |
 //! | `guard` | the terminal |
 
 pub mod capture;
+pub mod code;
 mod details;
 mod grid;
 mod guard;

@@ -9,6 +9,7 @@ mod tests;
 
 pub use changes::Changes;
 
+use super::code::Code;
 use crate::addr::Span;
 use crate::model::{Entry, OwnerRange, RegimeCapture, System};
 use areas::{extent, is_ram, mark, overlapping, physical_areas, regime_areas};
@@ -142,6 +143,8 @@ pub struct Capture {
     pub changes: Changes,
     /// What is wrong with the machine, one sentence each.
     pub faults: Vec<String>,
+    /// The code around each CPU's program counter, where it was read.
+    pub code: Vec<Code>,
 }
 
 impl Capture {
@@ -176,6 +179,7 @@ impl Capture {
             spaces,
             changes,
             faults,
+            code: Vec::new(),
         }
     }
 

@@ -70,6 +70,16 @@ pub enum Action {
     Continue,
     /// Stop the machine.
     Interrupt,
+    /// Have the chosen CPU execute one instruction.
+    Step,
+    /// The same, but run through calls.
+    StepOver,
+    /// Let the machine run up to something.
+    Until,
+    /// Set a breakpoint.
+    Break,
+    /// Delete the breakpoint under the cursor.
+    Unbreak,
     /// Capture now.
     Capture,
     /// Another rate of captures while the machine runs.
@@ -242,11 +252,12 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[key('6')], A::Show(P::Locks), &[], G::Jump, "", "Locks: held, by whom, who waits"),
     bind(&[key('7')], A::Show(P::Cpus), &[], G::Jump, "", "CPUs: where they are, registers, decoded"),
     bind(&[key('8')], A::Show(P::Vms), &[], G::Jump, "", "VMs: their vCPUs, their memory, their tables"),
+    bind(&[key('9')], A::Show(P::Abort), &[], G::Jump, "", "Abort: a host abort step by step, code, breakpoints"),
     bind(&[code(KeyCode::Tab)], A::NextPane, &[], G::Jump, "", "next pane"),
     bind(&[code(KeyCode::BackTab)], A::PreviousPane, &[], G::Jump, "", "previous pane"),
-    bind(&[code(KeyCode::Enter)], A::Open, &[P::Map, P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Cpus, P::Vms], G::Jump, "open", "open what the cursor stands on"),
-    bind(&[key('m')], A::OpenMap, &[P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Vms], G::Jump, "map", "the same place in the map"),
-    bind(&[key('t')], A::OpenTables, &[P::Map, P::Runs, P::Owners, P::Page, P::Locks, P::Vms], G::Jump, "tables", "the same place in the tables"),
+    bind(&[code(KeyCode::Enter)], A::Open, &[P::Map, P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Cpus, P::Vms, P::Abort], G::Jump, "open", "open what the cursor stands on"),
+    bind(&[key('m')], A::OpenMap, &[P::Tables, P::Runs, P::Owners, P::Page, P::Locks, P::Vms, P::Abort], G::Jump, "map", "the same place in the map"),
+    bind(&[key('t')], A::OpenTables, &[P::Map, P::Runs, P::Owners, P::Page, P::Locks, P::Vms, P::Abort], G::Jump, "tables", "the same place in the tables"),
     bind(&[key('g')], A::Goto, &[], G::Jump, "go to", "go to an address or a symbol"),
     bind(&[code(KeyCode::Backspace), key('['), alt(KeyCode::Left)], A::Back, &[], G::Jump, "", "back to where the last jump started"),
     bind(&[key(']'), alt(KeyCode::Right)], A::Forward, &[], G::Jump, "", "forward again"),
@@ -257,8 +268,8 @@ pub const KEYMAP: &[Binding] = &[
 
     bind(&[code(KeyCode::Up), key('k')], A::Up, &[], G::Move, "", "up"),
     bind(&[code(KeyCode::Down), key('j')], A::Down, &[], G::Move, "", "down"),
-    bind(&[code(KeyCode::Left), key('h')], A::Left, &[P::Map, P::Tables, P::Page, P::Cpus], G::Move, "", "left; tables: the parent; page: the page before; CPUs: the CPU before"),
-    bind(&[code(KeyCode::Right), key('l')], A::Right, &[P::Map, P::Tables, P::Page, P::Cpus], G::Move, "", "right; tables: into the entries; page: the next page; CPUs: the next CPU"),
+    bind(&[code(KeyCode::Left), key('h')], A::Left, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "left; tables: the parent; page: the page before; CPUs, abort: the CPU before"),
+    bind(&[code(KeyCode::Right), key('l')], A::Right, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "right; tables: into the entries; page: the next page; CPUs, abort: the next CPU"),
     bind(&[code(KeyCode::PageUp), ctrl('b')], A::PageUp, &[], G::Move, "", "a screenful up"),
     bind(&[code(KeyCode::PageDown), ctrl('f')], A::PageDown, &[], G::Move, "", "a screenful down"),
     bind(&[code(KeyCode::Home)], A::First, &[], G::Move, "", "to the first"),
@@ -269,13 +280,18 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[key('+'), key('=')], A::ZoomIn, &[P::Map], G::Look, "zoom", "zoom in: half the bytes a cell"),
     bind(&[key('-')], A::ZoomOut, &[P::Map], G::Look, "", "zoom out: twice the bytes a cell"),
     bind(&[key('0')], A::Fit, &[P::Map], G::Look, "fit", "everything on one screen"),
-    bind(&[key('v')], A::View, &[P::Map, P::Tables, P::Runs], G::Look, "view", "next address space or regime"),
+    bind(&[key('v')], A::View, &[P::Map, P::Tables, P::Runs, P::Abort], G::Look, "view", "next address space or regime; abort: code, breakpoints"),
     bind(&[key('/')], A::Filter, ROWS, G::Look, "filter", "keep only rows with these words or addresses"),
     bind(&[key('s')], A::Sort, ROWS, G::Look, "sort", "sort by the next column"),
     bind(&[key('S')], A::Reverse, ROWS, G::Look, "", "turn the order round"),
 
     bind(&[key('c')], A::Continue, &[], G::Machine, "continue", "let the machine run"),
     bind(&[key('i')], A::Interrupt, &[], G::Machine, "interrupt", "stop the machine"),
+    bind(&[key('s')], A::Step, &[P::Abort], G::Machine, "step", "one instruction of the CPU that is shown, the others standing"),
+    bind(&[key('o')], A::StepOver, &[P::Abort], G::Machine, "over", "the same, but run through a function that it calls"),
+    bind(&[key('u')], A::Until, &[P::Abort], G::Machine, "until", "run until a lock is taken or contended, or this descriptor changes"),
+    bind(&[key('b')], A::Break, &[P::Abort], G::Machine, "break", "set a breakpoint at an address or a symbol"),
+    bind(&[key('x')], A::Unbreak, &[P::Abort], G::Machine, "", "delete the breakpoint under the cursor"),
     bind(&[key('r')], A::Capture, &[], G::Machine, "capture", "capture now (a running machine is stopped for it and goes on)"),
     bind(&[key('R')], A::Rate, &[], G::Machine, "", "how often to capture while the machine runs"),
     bind(&[key('f')], A::Freeze, &[], G::Machine, "freeze", "freeze: hold this capture; again: follow the machine"),

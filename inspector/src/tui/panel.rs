@@ -64,6 +64,7 @@ impl State {
             PaneId::Locks => self.locks.panel(capture, self.now),
             PaneId::Cpus => self.cpus.panel(capture),
             PaneId::Vms => self.vms.panel(capture),
+            PaneId::Abort => self.abort.panel(capture),
         };
         panel.zip(area)
     }

@@ -1,6 +1,7 @@
 //! The panes. Each has a state that moves with keys, the mouse and new captures, and is drawn from
 //! a capture; none reads a machine.
 
+pub mod abort;
 pub mod cpus;
 pub mod locks;
 pub mod map;
@@ -32,11 +33,13 @@ pub enum PaneId {
     Cpus,
     /// VMs.
     Vms,
+    /// Host aborts.
+    Abort,
 }
 
 impl PaneId {
     /// All, in the order of the tabs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Map,
         Self::Tables,
         Self::Runs,
@@ -45,6 +48,7 @@ impl PaneId {
         Self::Locks,
         Self::Cpus,
         Self::Vms,
+        Self::Abort,
     ];
 
     /// Its name on the tab.
@@ -58,6 +62,7 @@ impl PaneId {
             Self::Locks => "Locks",
             Self::Cpus => "CPUs",
             Self::Vms => "VMs",
+            Self::Abort => "Abort",
         }
     }
 

@@ -16,7 +16,7 @@ use ratatui::style::Style;
 use std::time::Duration;
 
 /// The smallest screen that everything fits on.
-const SMALLEST: (u16, u16) = (68, 16);
+const SMALLEST: (u16, u16) = (76, 16);
 
 /// Where the parts are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -291,6 +291,7 @@ fn draw_pane(state: &State, body: Rect, buf: &mut Buffer) {
         PaneId::Locks => state.locks.draw(capture, state.now, theme, body, buf),
         PaneId::Cpus => state.cpus.draw(capture, theme, body, buf),
         PaneId::Vms => state.vms.draw(capture, theme, body, buf),
+        PaneId::Abort => state.abort.draw(capture, theme, body, buf),
     }
     state.draw_panel(buf);
 }
@@ -312,6 +313,8 @@ fn draw_status(state: &State, layout: Layout, buf: &mut Buffer) -> Option<Positi
         let label = match prompt.kind {
             PromptKind::Goto => "go to (0x…, host-s2:0x…, symbol): ",
             PromptKind::Save => "save a snapshot to: ",
+            PromptKind::Break => "break at (0x…, symbol): ",
+            PromptKind::Until => "run until: ",
         };
         draw_matches(state, layout.body, buf);
         return typed(buf, label, &prompt.input, true);

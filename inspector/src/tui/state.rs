@@ -2,8 +2,10 @@
 //! machine or a clock.
 
 mod goto;
+mod machine;
 mod mouse;
 mod places;
+mod until;
 
 pub use goto::{Prompt, PromptKind};
 pub use places::Place;
@@ -155,6 +157,8 @@ pub struct State {
     pub cpus: panes::cpus::Cpus,
     /// The VMs.
     pub vms: panes::vms::Vms,
+    /// Aborts.
+    pub abort: panes::abort::Abort,
     /// How far the panel is scrolled.
     pub scroll: Scroll,
 }
@@ -191,6 +195,7 @@ impl State {
             locks: Default::default(),
             cpus: Default::default(),
             vms: Default::default(),
+            abort: Default::default(),
             scroll: Scroll::default(),
         }
     }
@@ -363,6 +368,9 @@ impl State {
             | Action::Freeze => {
                 self.machine(action, effects);
             }
+            Action::Step | Action::StepOver | Action::Until | Action::Break | Action::Unbreak => {
+                self.run_control(action, effects);
+            }
             Action::Back => self.go_back(),
             Action::Forward => self.go_forward(),
             Action::Open | Action::OpenMap | Action::OpenTables => self.open(action),
@@ -370,40 +378,6 @@ impl State {
                 self.scroll_panel(action == Action::PanelDown);
             }
             _ => self.pane_act(action),
-        }
-    }
-
-    /// Keys about the machine.
-    fn machine(&mut self, action: Action, effects: &mut Vec<Effect>) {
-        let mut tell = |command| effects.push(Effect::Worker(command));
-        match action {
-            Action::Rate => {
-                self.rate = (self.rate + 1) % RATES.len();
-                if !self.frozen {
-                    tell(Command::Every(RATES[self.rate]));
-                }
-                self.say(match RATES[self.rate] {
-                    Some(rate) => {
-                        format!("a capture every {} while the machine runs", seconds(rate))
-                    }
-                    None => "no captures while the machine runs".to_owned(),
-                });
-            }
-            Action::Freeze => {
-                self.frozen = !self.frozen;
-                let every = if self.frozen { None } else { RATES[self.rate] };
-                tell(Command::Every(every));
-                if let Some(newer) = self.newer.take() {
-                    self.take(newer);
-                }
-            }
-            _ if self.link != Link::Up => {
-                self.complain("the link is lost; it is tried every second");
-            }
-            Action::Capture => tell(Command::Capture),
-            _ if !self.live => self.complain("this target is a file: it does not run"),
-            Action::Continue => tell(Command::Continue),
-            _ => tell(Command::Interrupt),
         }
     }
 
@@ -448,8 +422,10 @@ impl State {
             }
             Report::Run(state) => {
                 self.working = None;
-                self.run = Some(state);
+                self.ran(state);
             }
+            Report::Breakpoints(addresses) => self.abort.breakpoints = addresses,
+            Report::Written(written) => self.written(written),
             Report::Saved(path) => {
                 self.working = None;
                 self.say(format!("saved {}", path.display()));
@@ -486,6 +462,7 @@ impl State {
         self.locks.refresh(&capture, self.now);
         self.cpus.refresh(&capture);
         self.vms.refresh(&capture);
+        self.abort.refresh(&capture);
         self.capture = Some(capture);
     }
 
@@ -503,6 +480,7 @@ impl State {
         self.locks.settle(&capture, body);
         self.cpus.settle(&capture, body);
         self.vms.settle(body);
+        self.abort.settle(body);
         self.settle_panel();
     }
 
@@ -519,6 +497,7 @@ impl State {
             PaneId::Locks => self.locks.act(action, &capture),
             PaneId::Cpus => self.cpus.act(action, &capture),
             PaneId::Vms => self.vms.act(action),
+            PaneId::Abort => self.abort.act(action, &capture),
         };
         match action {
             _ if done => {}

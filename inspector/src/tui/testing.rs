@@ -10,7 +10,7 @@ use crate::image::Images;
 use crate::model::System;
 use crate::target::testing::from_pages;
 use crate::target::{Breakpoint, ReadError, Registers, RunControl, RunState, Target, TargetError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,52 @@ const HYP: Span = Span {
     size: 0x20_0000,
 };
 
+/// What begins at `handle_host_mem_abort`; CPU 1 stands at the call of `TicketLock::lock`.
+const CODE: [u32; 32] = [
+    0xa9be_7bfd,
+    0x9100_03fd,
+    0xa901_53f3,
+    0xaa00_03f3,
+    0xd53c_5214,
+    0xd53c_6015,
+    0xd53c_6080,
+    0xd344_fc00,
+    0xd374_cc00,
+    0x9240_2ea8,
+    0xaa08_0016,
+    0x360f_ffb4,
+    0xf940_0260,
+    0xb400_0060,
+    0x9100_0400,
+    0xf900_0260,
+    0xd503_201f,
+    0xaa13_03e0,
+    0x9100_4000,
+    0x9400_07ad,
+    0xaa16_03e1,
+    0xaa13_03e0,
+    0x9400_006a,
+    0x3500_0080,
+    0xaa16_03e0,
+    0x9400_0060,
+    0x1400_0003,
+    0xaa16_03e0,
+    0x97ff_ffa4,
+    0xa941_53f3,
+    0xa8c2_7bfd,
+    0xd65f_03c0,
+];
+
+/// What stops the machine while it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Stop {
+    pub(super) cpu: usize,
+    /// Where that CPU then stands.
+    pub(super) pc: u64,
+    /// The word that it is about to write.
+    pub(super) write: Option<(u64, u32)>,
+}
+
 /// The machine.
 #[derive(Clone)]
 pub(super) struct Fake {
@@ -43,6 +89,12 @@ pub(super) struct Fake {
     cpus: Vec<Registers>,
     state: RunState,
     breakpoints: Vec<Breakpoint>,
+    /// What happens while it runs, in order.
+    pub(super) script: VecDeque<Stop>,
+    /// What the CPU that stands before a write will write.
+    write: Option<(u64, u32)>,
+    /// Breakpoints beyond these are refused.
+    pub(super) room: usize,
     /// The link breaks at the next thing that is asked.
     pub(super) broken: Arc<AtomicBool>,
     /// The machine ends as soon as it runs.
@@ -65,6 +117,9 @@ impl Fake {
             cpus: (0..4).map(cpu).collect(),
             state: stopped(),
             breakpoints: Vec::new(),
+            script: VecDeque::new(),
+            write: None,
+            room: 4,
             broken: Arc::default(),
             ends: false,
             bare: false,
@@ -113,6 +168,9 @@ impl Fake {
         fake.lock(0, 5, 8, Some((1, LINEAR + TEXT + 0x140)));
         for (index, ticket) in [(1, 9), (2, 117), (3, 40)] {
             fake.lock(index, ticket, ticket, None);
+        }
+        for (index, word) in CODE.into_iter().enumerate() {
+            fake.put(TEXT + 0x100 + 4 * index as u64, &u32::to_le_bytes(word));
         }
         for page in 0..POOL_PAGES {
             fake.put(RECORDS + 2 * page, &[page as u8 % 7, 0]);
@@ -228,7 +286,7 @@ fn cpu(number: u64) -> Registers {
         ("ESR_EL2", 0x9200_0007 + (number << 6)),
         ("FAR_EL2", 0x4900_0000 + (number << 12)),
         ("HCR_EL2", 0x8000_0001),
-        ("HPFAR_EL2", 0x0000_0000_0490_0000),
+        ("HPFAR_EL2", (0x4900_0000 + (number << 12)) >> 12 << 4),
         ("MAIR_EL2", 0x04ff),
         ("SCTLR_EL2", 0x30c5_183d),
         ("SPSR_EL2", 0x6000_03c5),
@@ -285,6 +343,10 @@ impl Target for Fake {
     fn description(&mut self) -> Result<Option<String>, TargetError> {
         Ok((!self.bare).then(description))
     }
+
+    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
+        Some(self)
+    }
 }
 
 impl RunControl for Fake {
@@ -313,11 +375,24 @@ impl RunControl for Fake {
     }
 
     fn wait(&mut self, _: Duration) -> Result<RunState, TargetError> {
+        if self.state == RunState::Running
+            && let Some(stop) = self.script.pop_front()
+        {
+            self.set(stop.cpu, "pc", stop.pc);
+            self.write = stop.write;
+            self.state = RunState::Stopped {
+                cpu: Some(stop.cpu),
+                reason: "signal 5".into(),
+            };
+        }
         self.state()
     }
 
     fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
         self.link()?;
+        if self.breakpoints.len() == self.room {
+            return Ok(Err("no room".to_owned()));
+        }
         if !self.breakpoints.contains(&breakpoint) {
             self.breakpoints.push(breakpoint);
         }
@@ -337,6 +412,9 @@ impl RunControl for Fake {
     /// Every instruction leads to the next.
     fn step(&mut self, cpu: usize) -> Result<u64, TargetError> {
         self.link()?;
+        if let Some((pa, word)) = self.write.take() {
+            self.put(pa, &word.to_le_bytes());
+        }
         let pc = self.cpus[cpu].0.get_mut("pc").expect("each has one");
         *pc += 4;
         Ok(*pc)
@@ -362,8 +440,8 @@ impl Machine for Fake {
         Ok(hypervisor::capture(self, &mut Images::default())?)
     }
 
-    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
-        Some(self)
+    fn target(&mut self) -> &mut dyn Target {
+        self
     }
 
     fn save(&mut self, path: &Path) -> anyhow::Result<()> {

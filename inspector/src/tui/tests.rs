@@ -1,5 +1,6 @@
 //! The whole screen, drawn into memory; every key; whatever may come.
 
+mod abort;
 mod guests;
 mod random;
 mod screens;
@@ -7,6 +8,7 @@ mod state;
 mod worker;
 
 use super::capture::Capture;
+use super::code;
 use super::screen;
 use super::state::{Event, State, Update};
 use super::testing::Fake;
@@ -86,7 +88,10 @@ fn later(before: &Capture) -> Arc<Capture> {
 }
 
 fn capture(fake: &mut Fake, before: Option<&Capture>) -> Arc<Capture> {
-    number(&Arc::new(fake.system()), before)
+    let system = Arc::new(fake.system());
+    let mut capture = Arc::unwrap_or_clone(number(&system, before));
+    capture.code = code::read(fake, &system).expect("a link");
+    Arc::new(capture)
 }
 
 /// What was captured, counted and compared.

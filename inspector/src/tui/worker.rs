@@ -1,10 +1,16 @@
 //! The thread that owns the machine: it alone reads, runs and stops it, saves it, and opens it anew
 //! when the link is lost. Commands come in, reports go out.
 
+mod run;
+
+pub use run::{Until, Watch, Written};
+
 use super::capture::Capture;
+use super::code;
 use crate::model::System;
 use crate::session::Session;
-use crate::target::{RunControl, RunState, TargetError};
+use crate::target::{RunControl, RunState, Target, TargetError};
+use run::{Goal, control};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -25,8 +31,13 @@ pub trait Machine: Send {
     /// A [`TargetError`] when the link failed; anything else concerns this capture only.
     fn capture(&mut self) -> anyhow::Result<System>;
 
+    /// Its memory and registers.
+    fn target(&mut self) -> &mut dyn Target;
+
     /// Run control, where the machine can run.
-    fn run_control(&mut self) -> Option<&mut dyn RunControl>;
+    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
+        self.target().run_control()
+    }
 
     /// Writes a snapshot.
     ///
@@ -48,8 +59,8 @@ impl Machine for Session {
         Ok(self.capture()?)
     }
 
-    fn run_control(&mut self) -> Option<&mut dyn RunControl> {
-        self.run_control()
+    fn target(&mut self) -> &mut dyn Target {
+        self.target()
     }
 
     fn save(&mut self, path: &Path) -> anyhow::Result<()> {
@@ -70,6 +81,16 @@ pub enum Command {
     Continue,
     /// Stop the machine, and capture.
     Interrupt,
+    /// Have one CPU execute one instruction, the others standing.
+    Step(usize),
+    /// The same, but run through a function that it calls.
+    StepOver(usize),
+    /// Let the machine run up to a write.
+    Until(Watch),
+    /// Set a breakpoint at an address of code.
+    Break(u64),
+    /// Take it away.
+    Unbreak(u64),
     /// Capture this often while the machine runs; `None` for never.
     Every(Option<Duration>),
     /// Write a snapshot.
@@ -96,6 +117,10 @@ pub enum Report {
     Captured(Arc<Capture>),
     /// The run state, when it changed.
     Run(RunState),
+    /// The user's breakpoints, when they changed.
+    Breakpoints(Vec<u64>),
+    /// The write that was waited for.
+    Written(Written),
     /// A snapshot was written.
     Saved(PathBuf),
     /// Something did not work, but the link is fine.
@@ -131,6 +156,8 @@ pub fn spawn(
         captures: 0,
         live: false,
         running: false,
+        goal: None,
+        breakpoints: Vec::new(),
         every: None,
         due: Instant::now(),
         report: Box::new(report),
@@ -149,6 +176,10 @@ struct Worker {
     /// The machine has run control.
     live: bool,
     running: bool,
+    /// What it runs up to.
+    goal: Option<Goal>,
+    /// The user's.
+    breakpoints: Vec<u64>,
     every: Option<Duration>,
     /// When the next capture of a running machine, or the next try of a lost link, is due.
     due: Instant,
@@ -192,6 +223,8 @@ impl Worker {
     fn patience(&self) -> Option<Duration> {
         let until_due = self.due.saturating_duration_since(Instant::now());
         match (&self.machine, self.running, self.every) {
+            // It is waited for the machine itself.
+            _ if self.goal.is_some() => Some(Duration::ZERO),
             (None, ..) => Some(until_due),
             (Some(_), true, Some(_)) => Some(POLL.min(until_due)),
             (Some(_), true, None) => Some(POLL),
@@ -222,29 +255,30 @@ impl Worker {
             self.due = Instant::now() + every.unwrap_or_default();
             return Ok(());
         }
-        let Some(machine) = &mut self.machine else {
+        if self.machine.is_none() {
             report(Report::Failed("the link is lost".into()));
             return Ok(());
-        };
+        }
         match command {
+            Command::Capture | Command::Save(_) if self.goal.is_some() => {
+                report(Report::Failed(
+                    "the machine runs up to something: stop it first".into(),
+                ));
+                report(Report::Working("running"));
+            }
             Command::Capture => self.capture(report)?,
-            Command::Continue => match machine.run_control() {
-                Some(control) => {
-                    control.resume()?;
-                    self.running = true;
-                    self.due = Instant::now() + self.every.unwrap_or_default();
-                    report(Report::Run(RunState::Running));
-                }
-                None => report(Report::Failed("a file does not run".into())),
-            },
-            Command::Interrupt => match machine.run_control() {
-                Some(control) => {
-                    control.interrupt()?;
-                    self.running = false;
-                    self.capture(report)?;
-                }
-                None => report(Report::Failed("a file does not run".into())),
-            },
+            Command::Continue => self.resume(report)?,
+            Command::Interrupt => {
+                control(self.open_machine()?)?.interrupt()?;
+                self.running = false;
+                self.forget_goal()?;
+                self.capture(report)?;
+            }
+            Command::Step(cpu) => self.step(cpu, report)?,
+            Command::StepOver(cpu) => self.step_over(cpu, report)?,
+            Command::Until(watch) => self.watch(watch, report)?,
+            Command::Break(pc) => self.set_breakpoint(pc, true, report)?,
+            Command::Unbreak(pc) => self.set_breakpoint(pc, false, report)?,
             // The name is offered, so a wrong Enter must not cost an older snapshot.
             Command::Save(path) if path.exists() => report(Report::Failed(format!(
                 "{} exists already: choose another name",
@@ -260,24 +294,26 @@ impl Worker {
         Ok(())
     }
 
+    fn resume(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        control(self.open_machine()?)?.resume()?;
+        self.running = true;
+        self.due = Instant::now() + self.every.unwrap_or_default();
+        report(Report::Run(RunState::Running));
+        Ok(())
+    }
+
     /// Does something with the machine standing still, and lets it go on if it ran.
     fn standing<T>(
         &mut self,
         what: impl FnOnce(&mut dyn Machine) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let Some(machine) = self.machine.as_deref_mut() else {
-            anyhow::bail!("the link is lost");
-        };
-        if self.running
-            && let Some(control) = machine.run_control()
-        {
-            control.interrupt()?;
+        if self.running {
+            control(self.open_machine()?)?.interrupt()?;
+            self.running = !self.hit()?;
         }
-        let result = what(machine);
-        if self.running
-            && let Some(control) = machine.run_control()
-        {
-            control.resume()?;
+        let result = what(self.open_machine()?);
+        if self.running {
+            control(self.open_machine()?)?.resume()?;
         }
         result
     }
@@ -285,14 +321,17 @@ impl Worker {
     fn capture(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
         report(Report::Working("capturing"));
         let start = Instant::now();
-        let (system, state) = self.standing(|machine| {
+        let (system, code, state) = self.standing(|machine| {
             let system = machine.capture()?;
+            let code = code::read(machine.target(), &system)?;
             let state = machine.run_control().map(RunControl::state).transpose()?;
-            Ok((system, state))
+            Ok((system, code, state))
         })?;
         self.captures += 1;
         let system = Arc::new(system);
-        let capture = Capture::new(system, self.last.as_deref(), self.captures, start.elapsed());
+        let mut capture =
+            Capture::new(system, self.last.as_deref(), self.captures, start.elapsed());
+        capture.code = code;
         let capture = Arc::new(capture);
         self.last = Some(Arc::clone(&capture));
         report(Report::Captured(capture));
@@ -306,7 +345,7 @@ impl Worker {
 
     /// Looks after a running machine, or a lost link.
     fn idle(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
-        let Some(machine) = &mut self.machine else {
+        if self.machine.is_none() {
             match (self.opener)() {
                 Ok(machine) => {
                     self.machine = Some(machine);
@@ -318,11 +357,11 @@ impl Worker {
                 }
             }
             return Ok(());
-        };
-        let state = machine.run_control().map(RunControl::state).transpose()?;
-        match state {
+        }
+        match self.wait()? {
             Some(RunState::Running) => {
-                if let Some(every) = self.every.filter(|_| Instant::now() >= self.due) {
+                let due = self.goal.is_none() && Instant::now() >= self.due;
+                if let Some(every) = self.every.filter(|_| due) {
                     self.capture(report)?;
                     self.due = Instant::now() + every;
                 }
@@ -330,10 +369,7 @@ impl Worker {
             // It stands, and so does the link.
             Some(_) if !self.running => {}
             // It stopped by itself.
-            Some(RunState::Stopped { .. }) => {
-                self.running = false;
-                self.capture(report)?;
-            }
+            Some(RunState::Stopped { cpu, .. }) => self.stopped(cpu, report)?,
             // The server ends with its machine; another may come in its place.
             Some(RunState::Exited) | None => self.lost("the machine has ended".to_owned(), report),
         }
@@ -357,6 +393,9 @@ impl Worker {
     fn lost(&mut self, reason: String, report: &dyn Fn(Report)) {
         self.machine = None;
         self.running = false;
+        self.goal = None;
+        self.breakpoints.clear();
+        report(Report::Breakpoints(Vec::new()));
         self.due = Instant::now() + RETRY;
         report(Report::Lost(reason));
     }

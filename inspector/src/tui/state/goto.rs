@@ -18,6 +18,10 @@ pub enum PromptKind {
     Goto,
     /// The name of a file.
     Save,
+    /// Where to set a breakpoint: an address or a symbol.
+    Break,
+    /// What to run up to.
+    Until,
 }
 
 /// A question with the answer so far.
@@ -52,14 +56,20 @@ enum Wanted {
 impl State {
     pub(super) fn ask(&mut self, kind: PromptKind) {
         let text = match kind {
-            PromptKind::Goto => String::new(),
+            PromptKind::Goto | PromptKind::Break | PromptKind::Until => String::new(),
             PromptKind::Save => snapshot_name(self.capture.as_deref()).display().to_string(),
         };
-        let symbols = self.capture.as_ref();
-        let symbols = symbols.filter(|_| kind == PromptKind::Goto);
-        let names = symbols.map_or_else(String::new, |capture| {
-            in_lines(capture.system.symbols.names())
-        });
+        let capture = self.capture.as_ref();
+        let symbols = || {
+            capture.map_or_else(String::new, |capture| {
+                in_lines(capture.system.symbols.names())
+            })
+        };
+        let names = match kind {
+            PromptKind::Goto | PromptKind::Break => symbols(),
+            PromptKind::Until => in_lines(self.watches().iter().map(|(name, _)| name.as_str())),
+            PromptKind::Save => String::new(),
+        };
         self.prompt = Some(Prompt {
             kind,
             input: text.into(),
@@ -67,6 +77,9 @@ impl State {
             chosen: None,
             names,
         });
+        if kind == PromptKind::Until {
+            self.offer();
+        }
     }
 
     pub(super) fn prompt_key(&mut self, key: &KeyEvent, effects: &mut Vec<Effect>) {
@@ -110,21 +123,44 @@ impl State {
         };
         prompt.matches.clear();
         let text = prompt.input.value();
-        if prompt.kind != PromptKind::Goto || text.is_empty() || text.starts_with("0x") {
-            return;
+        let offers = match prompt.kind {
+            PromptKind::Goto | PromptKind::Break => !text.is_empty() && !text.starts_with("0x"),
+            PromptKind::Until => true,
+            PromptKind::Save => false,
+        };
+        if offers {
+            prompt.matches = matches(&prompt.names, text);
         }
-        prompt.matches = matches(&prompt.names, text);
+        if prompt.kind == PromptKind::Until {
+            prompt.chosen = Some(0);
+        }
     }
 
     fn answer(&mut self, prompt: &Prompt, effects: &mut Vec<Effect>) {
         let text = prompt.input.value().trim();
+        let chosen = prompt.chosen.and_then(|at| prompt.matches.get(at));
+        let chosen = chosen.map(String::as_str);
         match prompt.kind {
+            PromptKind::Until => self.run_until(chosen.unwrap_or(text), effects),
             _ if text.is_empty() => {}
             PromptKind::Save => effects.push(Effect::Worker(Command::Save(PathBuf::from(text)))),
-            PromptKind::Goto => {
-                let chosen = prompt.chosen.and_then(|at| prompt.matches.get(at));
-                self.go(chosen.map_or(text, String::as_str));
+            PromptKind::Goto => self.go(chosen.unwrap_or(text)),
+            PromptKind::Break => self.set_breakpoint(chosen.unwrap_or(text), effects),
+        }
+    }
+
+    fn set_breakpoint(&mut self, text: &str, effects: &mut Vec<Effect>) {
+        let wanted = self
+            .capture
+            .as_ref()
+            .and_then(|capture| parse(capture, text));
+        match wanted {
+            Some(Wanted::Here(pc) | Wanted::Symbol(pc)) if pc % 4 == 0 => {
+                effects.push(Effect::Worker(Command::Break(pc)));
             }
+            _ => self.complain(format!(
+                "`{text}` is no symbol and no address of an instruction"
+            )),
         }
     }
 

@@ -43,9 +43,13 @@ impl State {
                     PaneId::Locks => self.locks.press(&capture, body, at.y),
                     PaneId::Cpus => self.cpus.press(&capture, body, at.y),
                     PaneId::Vms => self.vms.press(body, at.y),
+                    PaneId::Abort => self.abort.press(body, at.y),
                 };
                 // A press on what is chosen already opens it.
-                if hit && before == self.focus() && self.pane != PaneId::Cpus {
+                if hit
+                    && before == self.focus()
+                    && !matches!(self.pane, PaneId::Cpus | PaneId::Abort)
+                {
                     self.act(Action::Open, effects);
                 }
                 hit

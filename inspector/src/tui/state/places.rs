@@ -37,6 +37,7 @@ impl State {
             PaneId::Locks => self.locks.focus(capture),
             PaneId::Cpus => self.cpus.focus(capture),
             PaneId::Vms => self.vms.focus(capture),
+            PaneId::Abort => self.abort.focus(capture),
         }
     }
 

@@ -202,14 +202,14 @@ fn faults_of_the_machine_are_told_in_red() {
 
 #[test]
 fn a_screen_that_is_too_small_says_so() {
-    for (width, height) in [(67, 24), (80, 15), (20, 2)] {
+    for (width, height) in [(75, 24), (80, 15), (20, 2)] {
         let screen = screen_text(&state(DARK, width, height));
         assert!(
             screen.starts_with(&format!("{width}×{height} is too")),
             "{screen}"
         );
     }
-    assert!(screen_text(&state(DARK, 68, 16)).contains("1 Map"));
+    assert!(screen_text(&state(DARK, 76, 16)).contains("1 Map"));
 }
 
 #[test]

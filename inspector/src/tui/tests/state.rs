@@ -43,7 +43,7 @@ fn starts(pane: PaneId) -> Vec<State> {
     press(&mut zoomed, "---");
     // Little room for the panel, which is scrolled or can be.
     let little = || {
-        let mut state = guests_state(68, 21);
+        let mut state = guests_state(76, 21);
         press(&mut state, "1g0x49004000\n+++++++++++++");
         go(&mut state);
         match pane {
@@ -55,6 +55,17 @@ fn starts(pane: PaneId) -> Vec<State> {
     };
     let mut scrolled = little();
     press(&mut scrolled, "J");
+    let mut listed = plain();
+    let breakpoints = (0..40).map(|at| at * 4).collect();
+    send(
+        &mut listed,
+        6,
+        Event::Worker(Report::Breakpoints(breakpoints)),
+    );
+    if pane == PaneId::Abort {
+        press(&mut listed, "vj");
+        key(&mut listed, KeyCode::PageDown, KeyModifiers::NONE);
+    }
     vec![
         plain(),
         middle,
@@ -64,6 +75,7 @@ fn starts(pane: PaneId) -> Vec<State> {
         shared,
         zoomed,
         scrolled,
+        listed,
         little(),
     ]
 }

@@ -1,5 +1,7 @@
 //! The thread that owns the machine.
 
+mod run;
+
 use super::*;
 use crate::tui::worker::{Command, Machine, Opener, spawn};
 use std::sync::Mutex;

@@ -1,0 +1,169 @@
+//! What is known of an abort, as labelled rows.
+
+use crate::abort::trap::{HOST_STAGE2, fault};
+use crate::abort::{Fault, Walk};
+use crate::arch::{esr, fields, sysreg};
+use crate::model::{Cpu, Tickets};
+use crate::tui::capture::Capture;
+use crate::tui::details::{self, field_rows};
+use crate::tui::grid;
+use crate::tui::panel::Panel;
+use crate::tui::worker::Written;
+use crate::view::{Cell, Role, Row, choice_text, fault_walk_table, memory_text};
+
+fn row(name: &str, cells: impl IntoIterator<Item = Cell>) -> Row {
+    let label = [grid::label(name)];
+    label.into_iter().chain(cells).collect()
+}
+
+fn raw(value: u64) -> Cell {
+    Cell::new(Role::Raw, format!("{value:#x}"))
+}
+
+fn plain(text: impl Into<String>) -> Cell {
+    Cell::new(Role::Plain, text)
+}
+
+/// The abort of a CPU: the one that it handles, or the last one that it took.
+pub(super) fn cpu(capture: &Capture, cpu: &Cpu) -> Panel {
+    let system = &capture.system;
+    let under_host = cpu.stage2.as_deref() == Some(HOST_STAGE2);
+    let fault = fault(system, &cpu.registers).filter(|_| under_host);
+    let title = match (&fault, cpu.el) {
+        (Some(_), Some(2)) => format!("abort of CPU {}", cpu.number),
+        (Some(_), _) => format!("last abort of CPU {}", cpu.number),
+        (None, _) => format!("registers of CPU {}", cpu.number),
+    };
+    let mut rows = registers(capture, cpu, fault.as_ref());
+    if let Some(fault) = &fault {
+        rows.extend(about(fault));
+    }
+    Panel::new(title, "", rows)
+}
+
+/// The registers that tell of an exception, decoded.
+fn registers(capture: &Capture, cpu: &Cpu, fault: Option<&Fault>) -> Vec<Row> {
+    let get = |name: &str| cpu.registers.get(name);
+    let mut rows = Vec::new();
+    let mut push = |name: &str, meaning: &dyn Fn(u64) -> Option<String>| {
+        if let Some(value) = get(name) {
+            rows.push(row(
+                name,
+                [raw(value)].into_iter().chain(meaning(value).map(plain)),
+            ));
+        }
+    };
+    push("ESR_EL2", &|esr| Some(esr::describe(esr)));
+    push("FAR_EL2", &|_| None);
+    let ipa = fault.and_then(|fault| fault.ipa);
+    push("HPFAR_EL2", &|_| ipa.map(|ipa| format!("→ IPA {ipa:#x}")));
+    push("VTTBR_EL2", &|_| cpu.stage2.clone());
+    push("ELR_EL2", &|pc| capture.symbol_at(pc));
+    push("SPSR_EL2", &|pstate| Some(sysreg::pstate(pstate)));
+    rows
+}
+
+/// What is at the address, the way to it, and what may be mapped there.
+fn about(fault: &Fault) -> Vec<Row> {
+    let mut rows = vec![row("IPA is", [plain(memory_text(&fault.memory))])];
+    if let Some(walk) = &fault.walk {
+        rows.extend(steps(walk));
+    }
+    rows.extend(
+        fault
+            .choice
+            .as_ref()
+            .map(|choice| row("choice", [plain(choice_text(choice))])),
+    );
+    if let Some(walk) = &fault.walk {
+        rows.extend(last_word(walk));
+    }
+    rows
+}
+
+/// The words on the way, the one in question marked.
+fn steps(walk: &Walk) -> Vec<Row> {
+    let table = fault_walk_table(walk);
+    let last = table.rows.len().saturating_sub(1);
+    let rows = table.rows.into_iter().enumerate();
+    rows.map(|(i, cells)| {
+        let level = cells.first().map_or("", |cell| cell.text.as_str());
+        let (role, mark) = match i == last {
+            true => (Role::Active, "▸ "),
+            false => (Role::Dim, ""),
+        };
+        let label = Cell::new(role, format!("{mark}level {level}"));
+        [label]
+            .into_iter()
+            .chain(
+                cells
+                    .into_iter()
+                    .skip(1)
+                    .filter(|cell| !cell.text.is_empty()),
+            )
+            .collect()
+    })
+    .collect()
+}
+
+/// The fields of the word that the walk ended at.
+fn last_word(walk: &Walk) -> Vec<Row> {
+    let step = walk.translation.steps.last();
+    let word = step.and_then(|step| Some((step.level, step.descriptor.as_ref()?.raw)));
+    match word {
+        Some((level, raw)) if raw != 0 => field_rows(&fields::descriptor(&walk.decode, level, raw)),
+        _ => Vec::new(),
+    }
+}
+
+/// Who wrote what was watched.
+pub(super) fn written(capture: &Capture, written: &Written) -> Panel {
+    let Written {
+        watch,
+        cpu,
+        pc,
+        old,
+        new,
+    } = written;
+    let place = capture.symbol_at(*pc).unwrap_or_else(|| format!("{pc:#x}"));
+    let mut rows = vec![
+        row("written", [plain(watch.what.as_str())]),
+        row("by", [Cell::new(Role::Active, format!("CPU {cpu}"))]),
+        row("at", [Cell::new(Role::Symbol, place), raw(*pc)]),
+        row("old", [raw(*old)]),
+        row("new", [raw(*new)]),
+    ];
+    let system = &capture.system;
+    let held = system
+        .locks
+        .iter()
+        .filter(|lock| lock.tickets.is_some_and(Tickets::held));
+    let locks = held.map(|lock| {
+        let holder = match &lock.holder {
+            Some(holder) if holder.cpu == *cpu as u64 => "held by this CPU".to_owned(),
+            Some(holder) => format!("held by CPU {}", holder.cpu),
+            None => "held".to_owned(),
+        };
+        row(
+            "lock",
+            [plain(lock.name.as_str()), Cell::new(Role::Active, holder)],
+        )
+    });
+    let locks: Vec<_> = locks.collect();
+    match locks.is_empty() {
+        true => rows.push(row("lock", [Cell::new(Role::Problem, "none is held")])),
+        false => rows.extend(locks),
+    }
+    let writer = system.cpus.get(*cpu);
+    let calls = writer.into_iter().flat_map(|cpu| &cpu.calls);
+    rows.extend(calls.zip(1..).map(|(frame, depth): (_, usize)| {
+        let place = frame
+            .symbol
+            .clone()
+            .unwrap_or_else(|| format!("{:#x}", frame.pc));
+        row(&format!("call {depth}"), [Cell::new(Role::Symbol, place)])
+    }));
+    let place = writer.and_then(details::place);
+    rows.extend(place.map(|place| row("now at", [Cell::new(Role::Symbol, place)])));
+    Panel::new(format!("{} was written", watch.what), "", rows)
+}

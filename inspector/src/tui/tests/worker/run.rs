@@ -1,0 +1,186 @@
+//! Running up to something.
+
+use super::*;
+use crate::addr::Span;
+use crate::tui::testing::Stop;
+use crate::tui::worker::{Until, Watch, Written};
+
+/// Where CPU 1 stands: at a call.
+const CALL: u64 = 0x40_4020_014c;
+
+fn stop(cpu: usize, pc: u64) -> Stop {
+    Stop {
+        cpu,
+        pc,
+        write: None,
+    }
+}
+
+fn rig(script: impl IntoIterator<Item = Stop>) -> Rig {
+    let mut fake = Fake::new();
+    fake.script = script.into_iter().collect();
+    let rig = Rig::start(fake, Vec::new());
+    rig.run_state();
+    rig
+}
+
+impl Rig {
+    /// Where the CPUs stand in the next capture.
+    fn pcs(&self) -> Vec<u64> {
+        let capture = self.capture();
+        let cpus = capture.system.cpus.iter();
+        cpus.filter_map(|cpu| cpu.pc).collect()
+    }
+
+    fn failure(&self) -> String {
+        self.wait(|report| match report {
+            Report::Failed(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn one_instruction_of_one_cpu() {
+    let rig = rig([]);
+    rig.tell(Command::Step(1));
+    assert_eq!(rig.pcs()[..2], [0x4100_0420, CALL + 4]);
+    assert_eq!(rig.run_state(), super::super::super::testing::stopped());
+}
+
+#[test]
+fn a_call_is_run_through_until_this_cpu_is_behind_it() {
+    // Another CPU comes there first.
+    let rig = rig([stop(3, CALL + 4), stop(1, CALL + 4)]);
+    rig.tell(Command::StepOver(1));
+    assert_eq!(rig.run_state(), RunState::Running);
+    assert_eq!(rig.pcs()[1], CALL + 4);
+    // What is no call is a step.
+    rig.tell(Command::StepOver(1));
+    assert_eq!(rig.pcs()[1], CALL + 8);
+}
+
+#[test]
+fn a_breakpoint_ends_whatever_run() {
+    let rig = rig([stop(2, 0x40_4020_0340), stop(0, 0x40_4020_0340)]);
+    rig.tell(Command::Break(0x40_4020_0340));
+    let set = |report: &Report| match report {
+        Report::Breakpoints(addresses) => Some(addresses.clone()),
+        _ => None,
+    };
+    assert_eq!(rig.wait(set), [0x40_4020_0340]);
+    rig.tell(Command::StepOver(1));
+    assert_eq!(rig.pcs()[1..3], [CALL, 0x40_4020_0340]);
+    rig.tell(Command::Continue);
+    assert_eq!(rig.pcs()[0], 0x40_4020_0340);
+    rig.tell(Command::Unbreak(0x40_4020_0340));
+    assert_eq!(rig.wait(set), Vec::<u64>::new());
+}
+
+#[test]
+fn a_server_without_room_is_told_and_the_machine_stands() {
+    let mut fake = Fake::new();
+    fake.room = 0;
+    let rig = Rig::start(fake, Vec::new());
+    rig.tell(Command::Break(8));
+    assert_eq!(rig.failure(), "no breakpoint at 0x8: no room");
+    rig.tell(Command::StepOver(1));
+    assert_eq!(
+        rig.failure(),
+        format!("no breakpoint at {:#x}: no room", CALL + 4)
+    );
+    rig.tell(Command::Step(1));
+    assert_eq!(rig.pcs()[1], CALL + 4);
+}
+
+/// The host's lock of the fake.
+fn lock(until: Until) -> Watch {
+    Watch {
+        what: "lock host".to_owned(),
+        at: Span::new(0x40_4025_0000, 4),
+        pa: 0x4025_0000,
+        until,
+    }
+}
+
+#[test]
+fn a_lock_that_is_taken_or_contended_says_who() {
+    let writes = [
+        // Released until it is free. Then taken, and wanted by another.
+        (1, 0x0008_0006_u32),
+        (1, 0x0008_0007),
+        (2, 0x0008_0008),
+        (3, 0x0009_0008),
+        (0, 0x000a_0008),
+    ];
+    let script = writes.map(|(cpu, word)| Stop {
+        cpu,
+        pc: 0x40_4020_2010,
+        write: Some((0x4025_0000, word)),
+    });
+    for (until, cpu, old, new) in [
+        (Until::Changed, 1, 0x0008_0005, 0x0008_0006),
+        (Until::Taken, 3, 0x0008_0008, 0x0009_0008),
+        (Until::Contended, 0, 0x0009_0008, 0x000a_0008),
+    ] {
+        let rig = rig(script);
+        let watch = lock(until);
+        rig.tell(Command::Until(watch.clone()));
+        let written = rig.wait(|report| match report {
+            Report::Written(written) => Some(written.clone()),
+            _ => None,
+        });
+        let pc = 0x40_4020_2010;
+        assert_eq!(
+            written,
+            Written {
+                watch,
+                cpu,
+                pc,
+                old,
+                new
+            }
+        );
+    }
+}
+
+#[test]
+fn a_run_that_never_ends_is_interrupted_and_leaves_no_breakpoint() {
+    // There is room for one.
+    let mut fake = Fake::new();
+    fake.room = 1;
+    let rig = Rig::start(fake, Vec::new());
+    rig.run_state();
+    for command in [Command::StepOver(1), Command::Until(lock(Until::Taken))] {
+        rig.tell(command);
+        assert_eq!(rig.run_state(), RunState::Running);
+        rig.tell(Command::Capture);
+        assert_eq!(
+            rig.failure(),
+            "the machine runs up to something: stop it first"
+        );
+        rig.tell(Command::Step(1));
+        assert_eq!(rig.failure(), "the machine runs: stop it first");
+        rig.tell(Command::Interrupt);
+        assert_eq!(rig.pcs()[1], CALL);
+        rig.run_state();
+    }
+    rig.tell(Command::Break(8));
+    rig.wait(|report| matches!(report, Report::Breakpoints(_)).then_some(()));
+}
+
+#[test]
+fn the_link_may_break_while_it_runs() {
+    let fake = Fake::new();
+    let broken = Arc::clone(&fake.broken);
+    let rig = Rig::start(fake, vec![Fake::new()]);
+    rig.run_state();
+    rig.tell(Command::Until(lock(Until::Taken)));
+    assert_eq!(rig.run_state(), RunState::Running);
+    broken.store(true, Ordering::SeqCst);
+    rig.wait(|report| matches!(report, Report::Lost(_)).then_some(()));
+    rig.wait(|report| matches!(report, Report::Opened { .. }).then_some(()));
+    rig.tell(Command::Step(1));
+    assert_eq!(rig.capture().system.cpus[1].pc, Some(CALL));
+    assert_eq!(rig.capture().system.cpus[1].pc, Some(CALL + 4));
+}
