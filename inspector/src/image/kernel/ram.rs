@@ -20,6 +20,8 @@ const CHUNK: u64 = 1 << 20;
 const KEPT: usize = 6 << 20;
 /// No arm64 kernel is larger.
 const MAX_IMAGE: u64 = 96 << 20;
+/// So many bytes of zeros in a row are in no kernel before its variables: the largest alignment of a section is 2 MiB.
+const GAP: u64 = 4 << 20;
 /// An Image is loaded at a multiple of 2 MiB, or by EFI of 64 KiB (booting.rst).
 const STEPS: [u64; 2] = [0x20_0000, 0x1_0000];
 /// So many of the latter are in 64 GiB.
@@ -130,6 +132,8 @@ struct Memory<'a, 'b> {
     read_bytes: u64,
     /// Bytes that could not be read.
     lost: u64,
+    /// Bytes of zeros since something else was looked at last.
+    zeros: Option<u64>,
 }
 
 impl<'a, 'b> Memory<'a, 'b> {
@@ -140,6 +144,7 @@ impl<'a, 'b> Memory<'a, 'b> {
             kept: (0, Vec::new()),
             read_bytes: 0,
             lost: 0,
+            zeros: None,
         }
     }
 
@@ -186,6 +191,7 @@ impl<'a, 'b> Memory<'a, 'b> {
             self.kept = (start, Vec::new());
             return Ok(());
         };
+        self.count_zeros(&bytes);
         let (kept_at, kept) = &mut self.kept;
         if *kept_at + kept.len() as u64 != start {
             self.kept = (start, Vec::new());
@@ -200,6 +206,20 @@ impl<'a, 'b> Memory<'a, 'b> {
         Ok(())
     }
 
+    fn count_zeros(&mut self, bytes: &[u8]) {
+        self.zeros = match bytes.iter().all(|byte| *byte == 0) {
+            true => self
+                .zeros
+                .map(|zeros| zeros.saturating_add(bytes.len() as u64)),
+            false => Some(0),
+        };
+    }
+
+    /// Whether what was looked at has ended.
+    fn at_gap(&self) -> bool {
+        self.zeros.is_some_and(|zeros| zeros >= GAP)
+    }
+
     /// Reads on until all is found, or the kernel must have ended.
     fn upwards(
         &mut self,
@@ -212,7 +232,8 @@ impl<'a, 'b> Memory<'a, 'b> {
         };
         let mut start = near;
         let mut limit = near.saturating_add(MAX_IMAGE);
-        while span.contains(start) && start < limit && !signs.complete() {
+        self.zeros = None;
+        while span.contains(start) && start < limit && !signs.complete() && !self.at_gap() {
             let seen = signs.tokens.is_some();
             self.advance(start, span, signs)?;
             start = start.saturating_add(CHUNK);
@@ -234,7 +255,9 @@ impl<'a, 'b> Memory<'a, 'b> {
         };
         let lowest = near.saturating_sub(MAX_IMAGE).max(span.start);
         let mut end = near;
-        while end > lowest && (signs.tokens.is_none() || signs.btf.is_none()) {
+        self.zeros = None;
+        let complete = |signs: &Signs| signs.tokens.is_some() && signs.btf.is_some();
+        while end > lowest && !complete(signs) && !self.at_gap() {
             let start = end.saturating_sub(CHUNK).max(lowest);
             // The next one up, too, for what lies across.
             let size = (end - start + OVERLAP as u64).min(span.size - (start - span.start));
@@ -243,6 +266,7 @@ impl<'a, 'b> Memory<'a, 'b> {
                 Some(bytes) => bytes,
                 None => self.patchy(window)?,
             };
+            self.count_zeros(&bytes);
             signs.look(&bytes, start);
             end = start;
         }

@@ -239,6 +239,15 @@ fn a_kernel_that_is_not_there_costs_no_more_than_the_largest() {
     }
 }
 
+/// Another hypervisor's vectors, say: around them RAM is empty.
+#[test]
+fn where_memory_is_empty_no_kernel_goes_on() {
+    let mut machine = Machine::with(&[NOISE; 3 << 20]);
+    let found = machine.kernel(PLACE + (1 << 20));
+    assert!(found.parts.symbols.is_empty());
+    assert!(machine.bytes <= 16 << 20, "{:#x}", machine.bytes);
+}
+
 /// Two banks that touch are one; of others only that with the kernel is read.
 #[test]
 fn memory_is_taken_as_it_lies() {
