@@ -21,14 +21,14 @@ const CHUNK: u64 = 4096;
 /// The name of a CPU's PC, and the calls that led there.
 pub(super) type Place = (Option<String>, Vec<Frame>);
 
-/// Where each CPU is; `context` is what [`saved_host`] found.
+/// Where each CPU is.
 pub(super) fn read(
     memory: &mut Memory<'_>,
-    context: Option<u64>,
+    layout: Layout,
     symbols: &Symbols,
     cpus: &[Cpu],
 ) -> Result<Vec<Place>, NotYet> {
-    let places = cpus.iter().map(|cpu| follow(memory, context, symbols, cpu));
+    let places = cpus.iter().map(|cpu| follow(memory, layout, symbols, cpu));
     // All of them ask before one gives up.
     let places: Vec<_> = places.collect();
     places.into_iter().collect()
@@ -46,9 +46,31 @@ pub(super) fn panicked(cpus: &[Cpu]) -> Option<usize> {
     Some(cpu.number)
 }
 
-/// Physical address of the template of the host's x29 and x30, as EL2 saves them on each entry: the rest of the context
-/// is of no use here, and `sp` is not in it.
-pub(super) fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
+/// Where registers are saved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Physical address of the template of the host's x29 and x30, as EL2 saves them on each entry: the rest of the context
+    /// is of no use here, and `sp` is not in it.
+    context: Option<u64>,
+    /// Offset of the frame record in the registers that the host's kernel saves of what an exception interrupts, where that
+    /// record leads nowhere but says what it is: Linux 6.13, "arm64: stacktrace: unwind exception boundaries". Before, it
+    /// led on like any other.
+    boundary: Option<u64>,
+}
+
+impl Layout {
+    /// Asks the kernel.
+    pub(super) fn probe(memory: &Memory<'_>, kernel: &mut Kernel) -> Self {
+        let boundary = kernel.field("pt_regs.stackframe");
+        let boundary = boundary.filter(|record| record.size >= 24);
+        Self {
+            context: saved_host(memory, kernel),
+            boundary: boundary.map(|record| record.offset),
+        }
+    }
+}
+
+fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64> {
     let data = kernel.symbol(&format!("{NVHE}kvm_host_data"))?;
     // Since 6.8 or so it does not begin with the context any more.
     let regs = kernel.field("kvm_host_data.host_ctxt.regs")?;
@@ -58,7 +80,7 @@ pub(super) fn saved_host(memory: &Memory<'_>, kernel: &mut Kernel) -> Option<u64
 
 fn follow(
     memory: &mut Memory<'_>,
-    context: Option<u64>,
+    layout: Layout,
     symbols: &Symbols,
     cpu: &Cpu,
 ) -> Result<Place, NotYet> {
@@ -87,12 +109,12 @@ fn follow(
             if let (false, Some(elr), Some(from @ 0..=1)) = (in_guest, get("ELR_EL2"), from) {
                 let saved = match entering {
                     true => Ok(Some((at.x29, at.x30))),
-                    false => saved(memory, context, registers),
+                    false => saved(memory, layout.context, registers),
                 };
                 calls = saved.and_then(|saved| {
                     let (x29, x30) = saved.filter(|_| from == 1).unwrap_or((0, 0));
                     let at = Start { pc: elr, x29, x30 };
-                    host(memory, symbols, at, registers)
+                    host(memory, layout, symbols, at, registers)
                 });
             }
             let frames = own?.into_iter().chain(calls?);
@@ -100,7 +122,7 @@ fn follow(
         }
         0 | 1 if in_guest => Ok((None, Vec::new())),
         1 => {
-            let mut frames = host(memory, symbols, at, registers)?.into_iter();
+            let mut frames = host(memory, layout, symbols, at, registers)?.into_iter();
             let symbol = frames.next().and_then(|frame| frame.symbol);
             Ok((symbol, frames.collect()))
         }
@@ -155,13 +177,15 @@ fn hyp(
         memory,
         regime,
         limits,
+        boundary: None,
     };
-    Ok(named(symbols, stack.frames(symbols, at)?))
+    stack.frames(symbols, at)
 }
 
 /// Where the host's kernel is, and the calls on its stack; for its user space only the place.
 fn host(
     memory: &mut Memory<'_>,
+    layout: Layout,
     symbols: &Symbols,
     at: Start,
     registers: &Registers,
@@ -176,8 +200,9 @@ fn host(
             memory,
             regime,
             limits,
+            boundary: layout.boundary,
         };
-        frames.extend(named(symbols, stack.frames(symbols, at)?));
+        frames.extend(stack.frames(symbols, at)?);
     }
     // What lies in the lower half is a user's, or EL2 has something else there.
     for frame in frames.iter_mut().filter(|frame| !upper(frame.pc)) {
@@ -186,21 +211,15 @@ fn host(
     Ok(frames)
 }
 
-/// Frames of return addresses.
-fn named(symbols: &Symbols, pcs: Vec<u64>) -> Vec<Frame> {
-    let name = |pc: u64| {
-        let name = symbols.name_of(pc);
-        // A call that never returns may be the last of its function: then the call is named, not what stands behind it, if
-        // anything does.
-        let inside = name.as_ref().is_some_and(|name| name.contains('+'));
-        let call = pc.checked_sub(4).filter(|_| !inside);
-        call.and_then(|call| symbols.name_of(call)).or(name)
-    };
-    let frame = |pc| Frame {
-        pc,
-        symbol: name(pc),
-    };
-    pcs.into_iter().map(frame).collect()
+/// The frame of a return address.
+fn returned_to(symbols: &Symbols, pc: u64) -> Frame {
+    let name = symbols.name_of(pc);
+    // A call that never returns may be the last of its function: then the call is named, not what stands behind it, if
+    // anything does.
+    let inside = name.as_ref().is_some_and(|name| name.contains('+'));
+    let call = pc.checked_sub(4).filter(|_| !inside);
+    let symbol = call.and_then(|call| symbols.name_of(call)).or(name);
+    Frame { pc, symbol }
 }
 
 /// The kernel's half of EL1's translation, while it is on.
@@ -238,39 +257,77 @@ struct Stack<'a, 'm> {
     regime: Regime,
     /// Where frame records may be.
     limits: Span,
+    /// As in [`Layout`].
+    boundary: Option<u64>,
 }
 
 impl Stack<'_, '_> {
-    /// The return addresses, innermost first.
-    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<u64>, NotYet> {
+    /// The calls, innermost first; where an exception interrupted others, also those.
+    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<Frame>, NotYet> {
+        let (mut frames, mut seen) = (Vec::new(), Vec::new());
+        let mut next = Some(at);
+        while let Some(at) = next.take() {
+            frames.extend(self.unrecorded(symbols, at)?);
+            let mut x29 = at.x29;
+            // An interrupt's stack leads to another one, which may be anywhere.
+            while frames.len() < MAX_FRAMES && !seen.contains(&x29) {
+                seen.push(x29);
+                match self.record(x29)? {
+                    Some((0, 0)) => {
+                        next = self.interrupted(x29)?;
+                        break;
+                    }
+                    None | Some((_, 0)) => break,
+                    Some((caller, lr)) => {
+                        let pc = without_code(lr, self.regime.ia_bits);
+                        frames.push(returned_to(symbols, pc));
+                        x29 = caller;
+                    }
+                }
+            }
+            frames.extend(next.map(|Start { pc, .. }| Frame {
+                pc,
+                symbol: symbols.name_of(pc),
+            }));
+        }
+        Ok(frames)
+    }
+
+    /// The caller of a function that calls nothing, or has not come to it yet: it has no record, but x30 says it.
+    fn unrecorded(&mut self, symbols: &Symbols, at: Start) -> Result<Option<Frame>, NotYet> {
         let ia_bits = self.regime.ia_bits;
-        let mut record = self.record(at.x29)?;
-        let mut frames = Vec::new();
-        // A function that calls nothing, or has not come to it yet, has no record: its caller is in x30.
         let x30 = without_code(at.x30, ia_bits);
+        let record = self.record(at.x29)?;
         let is_recorded = record.is_some_and(|(_, lr)| without_code(lr, ia_bits) == x30);
         let function = |address| {
             let name = symbols.name_of(address)?;
             Some(name.split('+').next()?.to_owned())
         };
         let caller = function(x30);
-        if !is_recorded && caller.is_some() && caller != function(without_code(at.pc, ia_bits)) {
-            frames.push(x30);
+        let is_other = caller.is_some() && caller != function(without_code(at.pc, ia_bits));
+        Ok((!is_recorded && is_other).then(|| returned_to(symbols, x30)))
+    }
+
+    /// What the exception interrupted whose boundary is at an address: a frame record of zeros, and behind it what it is.
+    fn interrupted(&mut self, record: u64) -> Result<Option<Start>, NotYet> {
+        /// `FRAME_META_TYPE_PT_REGS`. 1 is the outermost: what came from user space, or a thread's beginning.
+        const REGISTERS: u64 = 2;
+        let Some(boundary) = self.boundary else {
+            return Ok(None);
+        };
+        if self.word(record.wrapping_add(16))? != Some(REGISTERS) {
+            return Ok(None);
         }
-        let mut seen = vec![at.x29];
-        while let Some((x29, lr)) = record
-            && lr != 0
-            && frames.len() < MAX_FRAMES
-        {
-            frames.push(without_code(lr, ia_bits));
-            // An interrupt's stack leads to another one, which may be anywhere.
-            if seen.contains(&x29) {
-                break;
-            }
-            seen.push(x29);
-            record = self.record(x29)?;
-        }
-        Ok(frames)
+        // x0 to x30, sp, pc, as user space knows them (`struct user_pt_regs`).
+        let mut register = |n: u64| {
+            let at = record.wrapping_sub(boundary).wrapping_add(n * 8);
+            self.word(at)
+        };
+        let (x29, x30, pc) = (register(29), register(30), register(32));
+        Ok(match (x29?, x30?, pc?) {
+            (Some(x29), Some(x30), Some(pc)) => Some(Start { pc, x29, x30 }),
+            _ => None,
+        })
     }
 
     /// The frame record at an address.

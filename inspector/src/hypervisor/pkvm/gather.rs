@@ -42,7 +42,7 @@ impl Linux<'_, '_> {
     ) -> Result<Gathered, TargetError> {
         let vms = vms::Layout::probe(&self.memory, self.kernel);
         let locks = locks::probe(&self.memory, self.kernel);
-        let context = calls::saved_host(&self.memory, self.kernel);
+        let calls = calls::Layout::probe(&self.memory, self.kernel);
         let (cpus, source): (&[Cpu], _) = (self.cpus, self.kernel.source());
         let common = self.common;
         let host_regime = host.as_ref().map(|host| host.regime.clone());
@@ -65,7 +65,7 @@ impl Linux<'_, '_> {
                 Ok(())
             },
             &mut |memory| {
-                places = calls::read(memory, context, leads.symbols, cpus)?;
+                places = calls::read(memory, calls, leads.symbols, cpus)?;
                 Ok(())
             },
             &mut |memory| {

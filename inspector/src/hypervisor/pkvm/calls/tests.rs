@@ -16,6 +16,8 @@ const MAP: u64 = 0x100;
 const LEAF: u64 = 0x200;
 const IDLE: u64 = 0x1000;
 const LOOP: u64 = 0x1100;
+/// Offset of the frame record in the host's saved registers.
+const BOUNDARY: u64 = 0x120;
 const AT_EL2: u64 = 0x3c9;
 const AT_EL1: u64 = 0x3c5;
 
@@ -84,9 +86,12 @@ fn registers(changes: &[(&'static str, u64)]) -> Cpu {
 
 /// The place, and the calls that led there.
 fn chain(machine: &mut Machine, cpu: &Cpu) -> Vec<String> {
-    let context = Some(CONTEXT - 0x1000);
+    let layout = Layout {
+        context: Some(CONTEXT - 0x1000),
+        boundary: Some(BOUNDARY),
+    };
     let mut memory = machine.memory();
-    let found = memory.complete(|memory| follow(memory, context, &symbols(), cpu));
+    let found = memory.complete(|memory| follow(memory, layout, &symbols(), cpu));
     let (symbol, calls) = found.expect("the link holds");
     let calls = calls.into_iter();
     let names = calls.map(|frame| frame.symbol.unwrap_or_else(|| format!("{:#x}", frame.pc)));
@@ -185,6 +190,51 @@ fn a_call_that_never_returns_is_named_itself() {
         machine.put(HOST_STACK, &[HOST_STACK + 0x40 + KERNEL, el1(behind)]);
         assert_eq!(chain(&mut machine, &registers(&host)), ["loop+0x4", name]);
     }
+}
+
+/// The host is in `trap`, an interrupt's handler called from `map`, on a stack of its own; `loop` was interrupted on that of
+/// `idle`, and in its turn had interrupted `leaf`.
+#[test]
+fn exceptions_lead_to_what_they_interrupted() {
+    let irq_stack = RAM.start + 0x5_0000;
+    let [outer, inner] = [HOST_STACK + 0x200, HOST_STACK + 0x400];
+    let mut machine = machine();
+    let record = |at: u64| at + BOUNDARY + KERNEL;
+    let mut save = |at: u64, x29: u64, x30: u64, pc: u64, kind: u64| {
+        machine.put(at + 29 * 8, &[x29, x30, 0, pc]);
+        machine.put(at + BOUNDARY, &[0, 0, kind]);
+    };
+    // A handler begins exactly where the interrupt came; it is not the call before it.
+    save(inner, record(outer), el1(IDLE + 0x20), el1(LOOP), 2);
+    save(outer, HOST_STACK + KERNEL, el1(IDLE + 4), el1(LEAF + 4), 2);
+    machine.put(irq_stack, &[record(inner), el1(MAP + 0x20)]);
+    let host = [
+        ("cpsr", AT_EL1),
+        ("pc", el1(TRAP + 4)),
+        ("x29", irq_stack + KERNEL),
+        ("x30", el1(MAP + 0x20)),
+    ];
+    let all = [
+        "trap+0x4",
+        "map+0x20",
+        "loop",
+        "idle+0x20",
+        "leaf+0x4",
+        "idle+0x4",
+        "idle+0x10",
+    ];
+    assert_eq!(chain(&mut machine, &registers(&host)), all);
+    // What is not the registers of an exception in the kernel is the end.
+    for kind in [0, 1, 3, u64::MAX] {
+        machine.put(outer + BOUNDARY, &[0, 0, kind]);
+        let calls = chain(&mut machine, &registers(&host));
+        assert_eq!(calls, all[..4], "{kind}");
+    }
+    // One that leads to itself ends, too.
+    machine.put(outer + BOUNDARY, &[0, 0, 2]);
+    machine.put(outer + 29 * 8, &[record(outer)]);
+    let calls = chain(&mut machine, &registers(&host));
+    assert_eq!(calls, all[..6]);
 }
 
 #[test]
