@@ -70,6 +70,7 @@ pub(crate) fn image(form: Form, names: &[(u64, String)]) -> Vec<u8> {
     assert!(image.len() <= NOTES, "the names are too many");
     image.resize(SIZE, 0);
     put(&mut image, 0, b"MZ");
+    put(&mut image, header::TEXT_OFFSET, &[0; 8]);
     put(
         &mut image,
         header::IMAGE_SIZE,

@@ -224,6 +224,45 @@ fn what_is_missing_is_said_and_the_rest_is_there() {
     }
 }
 
+/// A page that cannot be read hides nothing but what lies in it, on the way up and on the way down.
+#[test]
+fn what_lies_beside_an_unreadable_page_is_found() {
+    let image = image(FORMS[3]);
+    for near in [NEAR, PLACE + SIZE as u64] {
+        for bad in [
+            CODE.end - 0x2_0000,
+            NAMES + 0x6000,
+            made::NOTES - 0x1000,
+            SIZE - 0x1000,
+        ] {
+            let mut machine = Machine::with(&image);
+            machine.bad = Some(Span::new(PLACE + bad as u64 + 0x123, 1));
+            assert_whole(&machine.kernel(near), &format!("{bad:#x} from {near:#x}"));
+        }
+    }
+}
+
+/// Memory is read in pieces, and what lies across two of them is found, on the way up and on the way down.
+#[test]
+fn what_lies_across_two_pieces_is_found() {
+    let all = made::names(true);
+    let mut tried = 0;
+    for fewer in (0..640).step_by(40) {
+        let image = made::image(FORMS[3], &[&all[..200], &all[200 + fewer..]].concat());
+        let tokens = kallsyms::Tokens::find(&image, 0).expect("a table");
+        let end = (tokens.position() + 0x200).next_multiple_of(0x1000);
+        if end - tokens.position() > 0x600 {
+            continue;
+        }
+        tried += 1;
+        for near in [end - CHUNK, end, end + CHUNK] {
+            let found = Machine::with(&image).kernel(PLACE + near);
+            assert_whole(&found, &format!("{fewer} names fewer from {near:#x}"));
+        }
+    }
+    assert!(tried > 1, "the table never lay across two pages");
+}
+
 #[test]
 fn a_kernel_that_is_not_there_costs_no_more_than_the_largest() {
     for near in [RAM, RAM + (256 << 20), RAM + (512 << 20) - 1] {
