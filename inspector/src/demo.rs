@@ -42,7 +42,7 @@ mod tests {
     use crate::image::Images;
     use crate::model::{EntryKind, HolderSource, JointOwner, Owner, State, System};
     use crate::target::gdb::{Address, Gdb};
-    use crate::target::{RunState, Target};
+    use crate::target::{Breakpoint, RunState, Target};
     use std::time::Duration;
 
     fn attach(address: SocketAddr) -> Gdb {
@@ -114,6 +114,43 @@ mod tests {
         assert_eq!(control.state().unwrap(), RunState::Running);
         control.interrupt().unwrap();
         assert_ne!(look(&mut target).cpus, before.cpus);
+    }
+
+    #[test]
+    fn it_stops_at_breakpoints_and_steps() {
+        let demo = start().unwrap();
+        let mut target = attach(demo.address());
+        let symbols = look(&mut target).symbols;
+        let entry = symbols.find("handle_trap").unwrap().start;
+        let pcs = |target: &mut Gdb| -> Vec<_> {
+            let registers = target.all_registers().unwrap();
+            registers.iter().map(|cpu| cpu.get("pc").unwrap()).collect()
+        };
+        let control = target.run_control().unwrap();
+        control.insert(Breakpoint::Code(entry)).unwrap().unwrap();
+        let refused = control.insert(Breakpoint::Write(crate::addr::Span::new(entry, 8)));
+        assert!(refused.unwrap().unwrap_err().contains("no room"));
+        let mut seen = [0; CPUS];
+        while seen.contains(&0) {
+            let control = target.run_control().unwrap();
+            control.resume().unwrap();
+            let stop = control.wait(Duration::from_secs(20)).unwrap();
+            let RunState::Stopped { cpu: Some(cpu), .. } = stop else {
+                panic!("{stop:?}");
+            };
+            let mut expected = pcs(&mut target);
+            assert_eq!(expected[cpu], entry);
+            seen[cpu] += 1;
+            expected[cpu] = target.run_control().unwrap().step(cpu).unwrap();
+            assert_ne!(expected[cpu], entry);
+            assert_eq!(pcs(&mut target), expected, "only CPU {cpu} has moved");
+        }
+        drop(target);
+        let mut target = attach(demo.address());
+        let control = target.run_control().unwrap();
+        assert!(!control.found_running());
+        control.resume().unwrap();
+        assert_eq!(control.state().unwrap(), RunState::Running);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod hyp;
 mod leaving;
+mod linux;
 
 use crate::qemu::{PATIENT, Qemu};
 use inspector::addr::Span;
@@ -120,8 +121,9 @@ fn each_cpu_stops_each_time_it_comes_to_a_breakpoint() {
         insert(&mut gdb, Breakpoint::Code(address));
     }
     let mut arrivals = [[0; 2]; 2];
+    // It also goes on until both have stopped at once.
     let mut together = 0;
-    while arrivals.iter().flatten().any(|count| *count < MANY) {
+    while together == 0 || arrivals.iter().flatten().any(|count| *count < MANY) {
         next(&mut gdb);
         let at = places(&mut gdb);
         together += usize::from(at.iter().all(|pc| [LOOP, STORE].contains(pc)));
@@ -138,7 +140,6 @@ fn each_cpu_stops_each_time_it_comes_to_a_breakpoint() {
             );
         }
     }
-    assert!(together > 0, "they never met");
 }
 
 /// No write happens between two stops but the one that the stop before has told of.
