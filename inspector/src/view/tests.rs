@@ -413,6 +413,28 @@ fn problems_name_regime_and_address() {
 }
 
 #[test]
+fn the_first_unreadable_table_stands_for_all_of_its_regime() {
+    let mut system = system();
+    for ia in [0x4800_0000, 0x4820_0000, 0x4840_0000] {
+        let mut lost = word(ia, EntryKind::Unreadable, 1, None);
+        lost.leaf.problem = Some("cannot be read".into());
+        system.regimes[0].entries.push(lost);
+    }
+    assert_eq!(
+        problems(&system),
+        [
+            "host-s2 0x48000000, level 3, word at 0x40300008: cannot be read; 2 more tables of host-s2 cannot be read"
+        ]
+    );
+    let entries = &mut system.regimes[0].entries;
+    entries.truncate(entries.len() - 2);
+    assert_eq!(
+        problems(&system),
+        ["host-s2 0x48000000, level 3, word at 0x40300008: cannot be read"]
+    );
+}
+
+#[test]
 fn sizes_have_the_unit_that_divides_them() {
     for (bytes, text) in [
         (0, "0 B"),
