@@ -15,7 +15,7 @@ const DEMO: &str = "demo";
 /// What to open; opening it a second time reconnects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Opener {
-    /// `demo`, `HOST:PORT`, `:PORT`, `unix:PATH`, or a snapshot's file.
+    /// `demo`, `HOST:PORT`, `:PORT`, `unix:PATH`, or the file of a snapshot or memory dump.
     pub target: String,
     /// ELF files of the programs that run there.
     pub images: Vec<PathBuf>,

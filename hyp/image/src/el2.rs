@@ -65,6 +65,9 @@ pub(crate) fn hypervisor() -> &'static Hyp<'static> {
 #[expect(dead_code, reason = "it is for debuggers")]
 struct Translation {
     hcr_el2: u64,
+    id_aa64mmfr0_el1: u64,
+    id_aa64mmfr1_el1: u64,
+    id_aa64mmfr2_el1: u64,
     mair_el2: u64,
     tcr_el2: u64,
     vtcr_el2: u64,
@@ -75,6 +78,10 @@ impl Translation {
     fn read() -> Self {
         Self {
             hcr_el2: read_register!(hcr_el2),
+            id_aa64mmfr0_el1: read_register!(id_aa64mmfr0_el1),
+            id_aa64mmfr1_el1: read_register!(id_aa64mmfr1_el1),
+            // Not every assembler knows it by name.
+            id_aa64mmfr2_el1: read_register!(S3_0_C0_C7_2),
             mair_el2: read_register!(mair_el2),
             tcr_el2: read_register!(tcr_el2),
             vtcr_el2: read_register!(vtcr_el2),

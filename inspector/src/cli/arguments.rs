@@ -27,7 +27,7 @@ const TARGETS: &str = "\
 TARGET is one of
   demo                           the embedded machine (the default where it may be left out)
   HOST:PORT, :PORT, unix:PATH    a gdb server: QEMU's, or hyp's own channel
-  FILE                           a snapshot
+  FILE                           a snapshot, or a memory dump of QEMU (dump-guest-memory)
 
 Exit status: 0 fine; 2 usage; 3 the target or an input failed, or the answer is incomplete.";
 

@@ -1,6 +1,7 @@
 //! What a hypervisor says of itself, and its form as JSON (`hyp.description/1`).
 
 use crate::addr::{Span, hex};
+use crate::arch::regime::IdRegisters;
 use crate::model::{Cpu, Fact, Hypervisor, HypervisorKind, Section, Symbol, Symbols};
 use serde::Deserialize;
 
@@ -24,6 +25,8 @@ pub(super) struct Description {
     pub(super) hyp_s1: RegimeFacts,
     /// `HCR_EL2`, where it says.
     pub(super) hcr: Option<u64>,
+    /// The ID registers, where it says.
+    pub(super) id: IdRegisters,
     /// Where these registers came from.
     pub(super) register_source: String,
     /// In order of address.
@@ -218,6 +221,7 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
         host_s2: regime("host-s2"),
         hyp_s1: regime("hyp-s1"),
         hcr: None,
+        id: IdRegisters::default(),
         register_source: format!("the {SOURCE}"),
         ram: in_order(
             text.ram

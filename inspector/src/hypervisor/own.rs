@@ -7,6 +7,7 @@ pub(super) use parked::uncover;
 
 use super::description::{Description, LockPlace, RegimeFacts, in_order};
 use super::{LOCK_SIZE, VARIABLE};
+use crate::arch::regime::IdRegisters;
 use crate::image::Images;
 use crate::model::{Cpu, Section, Symbols};
 use crate::target::{Target, TargetError};
@@ -87,6 +88,7 @@ pub(super) fn describe(
         host_s2,
         hyp_s1,
         hcr: None,
+        id: IdRegisters::default(),
         register_source: String::new(),
         ram: in_order(ram),
         sections: sections
@@ -121,15 +123,20 @@ pub(super) fn add_registers(
             return Ok(());
         }
     };
+    let mut word = |member: &str| variable.number(&format!("{TRANSLATION}.{member}"));
     // Zero until CPU 0 has set it.
-    let mut word = |member: &str| {
-        let value = variable.number(&format!("{TRANSLATION}.{member}"));
-        value.filter(|value| *value != 0)
-    };
-    description.host_s2.control = word("vtcr_el2");
-    description.hyp_s1.control = word("tcr_el2");
-    description.hyp_s1.mair = word("mair_el2");
-    description.hcr = word("hcr_el2");
+    let vtcr = word("vtcr_el2").filter(|vtcr| *vtcr != 0);
+    if vtcr.is_some() {
+        description.host_s2.control = vtcr;
+        description.hyp_s1.control = word("tcr_el2");
+        description.hyp_s1.mair = word("mair_el2");
+        description.hcr = word("hcr_el2");
+        description.id = IdRegisters {
+            mmfr0: word("id_aa64mmfr0_el1"),
+            mmfr1: word("id_aa64mmfr1_el1"),
+            mmfr2: word("id_aa64mmfr2_el1"),
+        };
+    }
     description.register_source = source;
     problems.append(&mut variable.problems);
     Ok(())

@@ -73,8 +73,15 @@ pub(super) fn capture(
     if let Some(set_up) = &set_up {
         memory.per_cpu = set_up.per_cpu();
         facts.extend(set_up.fact());
+        let common = common.with_id(set_up.id);
         let known = tables::by_registers(set_up.hyp(), set_up.host(), common, problems);
         (hyp, host) = first_tables(&mut memory, known, &mut facts)?;
+        let running = |memory: &mut Memory<'_>| vms::running(memory, kernel, cpus);
+        memory.in_guest = memory.complete(running)?;
+        let root = kernel.symbol("swapper_pg_dir");
+        let root = root.map(|root| memory.phys_of_linked(root.start));
+        let known = root.zip(hyp.as_ref());
+        memory.host = known.and_then(|(root, hyp)| set_up.host_stage1(root, &hyp.regime));
     }
     let mut linux = Linux {
         memory,
@@ -180,6 +187,9 @@ impl Linux<'_, '_> {
         self.note_kernel(&layout);
         let ram = self.ram(variables.ram.as_deref(), backed);
         self.common = regimes::Common::of_host(self.cpus, variables.host_hcr);
+        if let Some(set_up) = &self.set_up {
+            self.common = self.common.with_id(set_up.id);
+        }
         let mut host = self.host_tables(variables.host.as_ref(), host);
         let leads = Leads {
             symbols: &symbols,
@@ -206,6 +216,7 @@ impl Linux<'_, '_> {
         let owners = self.owners(&layout, gathered.records, &regimes, &ram);
         name_lenders(&mut regimes, &owners);
         super::regimes::name_stage2(self.cpus, &regimes);
+        self.name_stage2(&regimes);
         self.keep_names(&symbols)?;
         let locks = gathered.locks.locks(self.cpus, self.problems);
         let vms = with_pages(gathered.vms.vms, &regimes);

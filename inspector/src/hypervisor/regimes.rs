@@ -138,7 +138,7 @@ fn values(
         mair: at.mair.unwrap_or(0),
         hcr: description.hcr.unwrap_or(0),
         sctlr: 0,
-        id: IdRegisters::default(),
+        id: description.id,
     };
     Some((
         values,

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod damage;
+mod dumps;
 mod golden;
 mod roads;
 

@@ -5,6 +5,7 @@
 mod machine;
 mod oracle;
 mod qemu_bad_input;
+mod qemu_dumps;
 mod qemu_places;
 mod qemu_same;
 mod qemu_snapshots;

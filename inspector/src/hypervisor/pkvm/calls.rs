@@ -90,7 +90,10 @@ fn follow(
         return Ok((cpu.pc.and_then(|pc| symbols.name_of(pc)), Vec::new()));
     };
     // A guest has its own kernel, perhaps at the same addresses.
-    let in_guest = get("VTTBR_EL2").is_some_and(|vttbr| vmid(vttbr) != 0);
+    let in_guest = match get("VTTBR_EL2") {
+        Some(vttbr) => vmid(vttbr) != 0,
+        None => memory.in_guest.contains(&cpu.number),
+    };
     let at = Start {
         pc,
         x29: get("x29").unwrap_or(0),
@@ -194,7 +197,7 @@ fn host(
         pc: at.pc,
         symbol: symbols.name_of(at.pc),
     }];
-    if let Some(regime) = upper_half(registers) {
+    if let Some(regime) = upper_half(registers).or_else(|| memory.host.clone()) {
         let limits = Span::new(1 << 63, u64::MAX);
         let stack = Stack {
             memory,

@@ -7,7 +7,7 @@ use crate::addr::Span;
 use crate::arch::regime::Regime;
 use crate::arch::walk::{End, Table, translate};
 use crate::target::{ReadError, Target, TargetError};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What was asked for comes with the next wait. Only [`Memory`] says so.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ pub(super) struct Memory<'a> {
     pub(super) physvirt_offset: Option<u64>,
     /// By the CPU's number, what stands in for a `TPIDR_EL2` that is not known.
     pub(super) per_cpu: HashMap<usize, u64>,
+    /// By number, the CPUs in a guest for which no `VTTBR_EL2` tells it.
+    pub(super) in_guest: HashSet<usize>,
+    /// The host kernel's own translation, where EL1's registers do not tell it.
+    pub(super) host: Option<Regime>,
     /// What was asked for and came: the machine stands still, so nothing is read twice.
     answers: HashMap<Span, Result<Vec<u8>, ReadError>>,
     /// What was asked for and comes with the next wait.
@@ -46,6 +50,8 @@ impl<'a> Memory<'a> {
             tables: HashMap::new(),
             physvirt_offset: None,
             per_cpu: HashMap::new(),
+            in_guest: HashSet::new(),
+            host: None,
             answers: HashMap::new(),
             wanted: BTreeSet::new(),
         }

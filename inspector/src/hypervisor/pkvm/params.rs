@@ -7,7 +7,7 @@ use super::memory::{Memory, NotYet, little_endian};
 use super::regimes::{Active, HCR_E2H};
 use super::variables;
 use crate::addr::Span;
-use crate::arch::regime::{El2Stage1, IdRegisters, Regime};
+use crate::arch::regime::{El1Stage1, El2Stage1, Granule, IdRegisters, Regime};
 use crate::image::kernel::{Field, Kernel};
 use crate::model::Fact;
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +33,8 @@ struct Params {
     root: u64,
     /// How far the CPU's own variables are from their templates.
     tpidr: u64,
+    /// The host's address of the CPU's own section, in its linear map.
+    linear: u64,
     /// Of the host; 0 until pKVM has finished its start.
     vttbr: u64,
     vtcr: u64,
@@ -42,8 +44,8 @@ struct Params {
 pub(super) struct SetUp {
     /// By number, those that have been. `None` where the kernel's symbols or types do not tell.
     cpus: Option<BTreeMap<usize, Params>>,
-    /// `ID_AA64MMFR0_EL1` as the hypervisor knows it; 0 where that is not known.
-    mmfr0: u64,
+    /// The ID registers as the hypervisor has them, less what not all CPUs have.
+    pub(super) id: IdRegisters,
 }
 
 impl SetUp {
@@ -70,7 +72,7 @@ impl SetUp {
             sctlr: SCTLR,
         };
         let source = source(cpu);
-        let regime = Regime::el2_stage1_at(params.root, registers, IdRegisters::default());
+        let regime = Regime::el2_stage1_at(params.root, registers, self.id);
         Some(match regime {
             Ok(regime) => Ok((regime, source)),
             Err(error) => Err(format!("hyp-s1: {error} ({source})")),
@@ -84,9 +86,9 @@ impl SetUp {
         if params.hcr & HCR_E2H != 0 {
             return params.tcr;
         }
-        let ps = match (params.vtcr, self.mmfr0) {
-            (0, 0) => LIKELY,
-            (0, mmfr0) => mmfr0 & 7,
+        let ps = match (params.vtcr, self.id.mmfr0) {
+            (0, None) => LIKELY,
+            (0, Some(mmfr0)) => mmfr0 & 7,
             (vtcr, _) => vtcr >> 16 & 7,
         };
         params.tcr & !(7 << 16) | ps << 16
@@ -100,6 +102,31 @@ impl SetUp {
             vtcr: params.vtcr,
             source: source(cpu),
         })
+    }
+
+    /// The host kernel's own translation, by the physical address of its `swapper_pg_dir`. Pages are of the size that the
+    /// hypervisor has.
+    pub(super) fn host_stage1(&self, root: u64, hyp: &Regime) -> Option<Regime> {
+        let (_, params) = self.first()?;
+        // The linear map is the lower half of the kernel's addresses, of which all upper bits are ones.
+        let t1sz = u64::from(params.linear.leading_ones());
+        let tg1 = match hyp.granule {
+            Granule::Kib4 => 2,
+            Granule::Kib16 => 1,
+            Granule::Kib64 => 3,
+        };
+        // 52 bits of virtual address need FEAT_LPA2 with small pages; there are no more physical ones than that allows.
+        let (ds, ips) = match (hyp.granule, t1sz) {
+            (Granule::Kib64, _) => (0, 6),
+            (_, ..=12) => (1, 6),
+            _ => (0, 5),
+        };
+        let registers = El1Stage1 {
+            ttbr1: root,
+            tcr: t1sz << 16 | tg1 << 30 | ips << 32 | ds << 59,
+            sctlr: 0,
+        };
+        Regime::el1_stage1_upper(registers, self.id).ok()
     }
 
     /// `HCR_EL2` while the host runs.
@@ -167,6 +194,7 @@ impl Layout {
             hcr: get_or_zero(&self.hcr),
             root: get_or_zero(&self.root),
             tpidr: get(&self.tpidr)?,
+            linear: 0,
             vttbr: get_or_zero(&self.vttbr),
             vtcr: get_or_zero(&self.vtcr),
         })
@@ -185,10 +213,22 @@ pub(super) fn read(
         Ok(places) => places.read(memory, cpus)?,
         Err(why) => Err(why),
     };
-    let mmfr0 = variables::word(memory, kernel, "__kvm_nvhe_id_aa64mmfr0_el1_sys_val")?;
+    let mut id = |number: u8| {
+        let symbol = format!("__kvm_nvhe_id_aa64mmfr{number}_el1_sys_val");
+        variables::word(memory, kernel, &symbol)
+    };
+    // The first says which pages there are, so it is zero only until protected mode is set up. The others may be.
+    let id = match id(0)? {
+        mmfr0 @ Some(1..) => IdRegisters {
+            mmfr0,
+            mmfr1: id(1)?,
+            mmfr2: id(2)?,
+        },
+        _ => IdRegisters::default(),
+    };
     // Nothing is waited for any more, so that it is said once.
     Ok(SetUp {
-        mmfr0: mmfr0.unwrap_or(0),
+        id,
         cpus: found
             .map_err(|why| problems.push(format!("the target has no EL2 registers, and {why}")))
             .ok(),
@@ -293,7 +333,8 @@ impl Places {
             let params = bytes.and_then(|bytes| self.layout.params(bytes));
             // At the right place the record itself says how far it is from its template.
             if let Some(params) = params.filter(|params| params.tpidr == tpidr) {
-                return Ok(Some(params));
+                let linear = base;
+                return Ok(Some(Params { linear, ..params }));
             }
         }
         Ok(None)

@@ -106,6 +106,11 @@ impl Common {
         }
     }
 
+    /// With these ID registers instead of the CPU's.
+    pub(super) fn with_id(self, id: IdRegisters) -> Self {
+        Self { id, ..self }
+    }
+
     /// For what a CPU uses now.
     pub(super) fn of_cpu(cpu: &Cpu) -> Self {
         Self {

@@ -8,7 +8,7 @@ use super::vms::GuestRoot;
 use super::{Linux, calls};
 use crate::arch::regime::{Regime, vmid};
 use crate::arch::walk::{Reader, Walk, walk_together};
-use crate::model::{Cpu, Fact};
+use crate::model::{Cpu, Fact, RegimeCapture};
 
 /// The root's address in a VTTBR_EL2: bits 47:1, without VMID and CnP. Addresses of 52 bits are told by [`Regime::stage2`].
 const BADDR: u64 = 0x0000_ffff_ffff_fffe;
@@ -196,6 +196,26 @@ impl Linux<'_, '_> {
                 "host-s2: {} says the root is at {:#x}, but {} say {:#x}",
                 kept.source, kept.root, active.source, used.root
             ));
+        }
+    }
+
+    /// Names the stage 2 of CPUs below EL2, where no register tells it: the host's, or that of the VM whose vCPU is loaded.
+    pub(super) fn name_stage2(&mut self, regimes: &[RegimeCapture]) {
+        let unknown = |cpu: &&mut Cpu| {
+            cpu.registers.get("VTTBR_EL2").is_none() && cpu.el.is_some_and(|el| el < 2)
+        };
+        if self.set_up.as_ref().and_then(SetUp::host).is_none() {
+            return;
+        }
+        for cpu in self.cpus.iter_mut().filter(unknown) {
+            let in_guest = self.memory.in_guest.contains(&cpu.number);
+            let name = match (in_guest, cpu.vcpu) {
+                (false, _) => "host-s2".to_owned(),
+                (true, Some((vm, _))) => format!("guest-s2:{vm:#x}"),
+                (true, None) => continue,
+            };
+            let known = regimes.iter().any(|regime| regime.name == name);
+            cpu.stage2 = known.then_some(name);
         }
     }
 

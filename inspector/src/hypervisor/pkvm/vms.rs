@@ -7,6 +7,7 @@ use super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::image::kernel::{Field, Kernel, NVHE};
 use crate::model::{Cpu, Vcpu, Vm, VmState};
+use std::collections::HashSet;
 
 /// Elements of the VM table, `KVM_MAX_PVMS`: a macro, so in no type.
 const MAX_VMS: u64 = 255;
@@ -345,9 +346,31 @@ fn loaded_pointer(kernel: &mut Kernel) -> Option<u64> {
     if let Some(symbol) = kernel.symbol(&format!("{NVHE}loaded_hyp_vcpu")) {
         return Some(symbol.start);
     }
+    running_pointer(kernel)
+}
+
+/// The linked address of the per-CPU pointer to the vCPU that runs: set from before its guest is entered until after it is
+/// left.
+fn running_pointer(kernel: &mut Kernel) -> Option<u64> {
     let data = kernel.symbol(&format!("{NVHE}kvm_host_data"))?;
     let running = kernel.field("kvm_host_data.host_ctxt.__hyp_running_vcpu")?;
     Some(data.start.wrapping_add(running.offset))
+}
+
+/// The numbers of the CPUs that are in a guest, unless they are at EL2: by the hypervisor's own note of it.
+pub(super) fn running(
+    memory: &mut Memory<'_>,
+    kernel: &mut Kernel,
+    cpus: &[Cpu],
+) -> Result<HashSet<usize>, NotYet> {
+    let Some(linked) = running_pointer(kernel) else {
+        return Ok(HashSet::new());
+    };
+    let template = memory.phys_of_linked(linked);
+    let running = per_cpu(memory, template, cpus)?;
+    let cpus = cpus.iter().zip(running);
+    let in_guest = cpus.filter(|(_, vcpu)| vcpu.is_some_and(|vcpu| vcpu != 0));
+    Ok(in_guest.map(|(cpu, _)| cpu.number).collect())
 }
 
 /// A handle of which no more is known.

@@ -73,6 +73,7 @@ fn every_configuration_of_addresses_leads_to_the_records() {
                 hcr: 1 << 34,
                 root: 0x4100_0000,
                 tpidr: OWN[cpu] - SECTION,
+                linear: OWN[cpu].wrapping_sub(memstart).wrapping_sub(1 << bits),
                 vttbr: cpu as u64,
                 vtcr: 0x81,
             };
@@ -107,10 +108,13 @@ fn a_record_that_lies_is_not_taken() {
     );
 }
 
-fn set_up(params: Params, mmfr0: u64) -> SetUp {
+fn set_up(params: Params, mmfr0: Option<u64>) -> SetUp {
     SetUp {
         cpus: Some(BTreeMap::from([(3, params)])),
-        mmfr0,
+        id: IdRegisters {
+            mmfr0,
+            ..IdRegisters::default()
+        },
     }
 }
 
@@ -123,6 +127,7 @@ fn registers_are_what_the_cpu_was_set_up_with() {
         hcr: 1 << 31,
         root: 0x5f60_3000,
         tpidr: 0,
+        linear: 0xffff_0000_4000_0000,
         vttbr: 0x5f90_9000,
         vtcr: 0x8024_3594,
     };
@@ -137,19 +142,37 @@ fn registers_are_what_the_cpu_was_set_up_with() {
         hcr: 0x4304_8008_0001,
         ..nvhe
     };
-    for (params, mmfr0, oa_bits) in [(nvhe, 0, 44), (start, 2, 40), (start, 0, 48), (hvhe, 0, 52)] {
+    for (params, mmfr0, oa_bits) in [
+        (nvhe, None, 44),
+        (start, Some(2), 40),
+        (start, None, 48),
+        (hvhe, None, 52),
+    ] {
         let (regime, source) = set_up(params, mmfr0).hyp().expect("tables").expect("sound");
         assert_eq!((regime.root, regime.oa_bits), (0x5f60_3000, oa_bits));
         assert!(regime.wxn);
         assert_eq!(source, "__kvm_nvhe_kvm_init_params of CPU 3");
     }
-    let host = set_up(nvhe, 0).host().expect("pKVM is up");
+    for (linear, ia_bits, lpa2) in [
+        (0xffff_0000_4000_0000, 48, false),
+        (0xffff_ff80_1000_0000, 39, false),
+        (0xfff0_0000_4000_0000, 52, true),
+    ] {
+        let set_up = set_up(Params { linear, ..nvhe }, None);
+        let (hyp, _) = set_up.hyp().expect("tables").expect("sound");
+        let host = set_up.host_stage1(0x4137_b000, &hyp).expect("sound");
+        assert_eq!(
+            (host.root, host.ia_bits, host.lpa2),
+            (0x4137_b000, ia_bits, lpa2)
+        );
+    }
+    let host = set_up(nvhe, None).host().expect("pKVM is up");
     assert_eq!((host.vttbr, host.vtcr), (0x5f90_9000, 0x8024_3594));
-    assert!(set_up(start, 0).host().is_none());
-    assert!(set_up(Params::default(), 0).hyp().is_none());
+    assert!(set_up(start, None).host().is_none());
+    assert!(set_up(Params::default(), None).hyp().is_none());
     let unknown = SetUp {
         cpus: None,
-        mmfr0: 0,
+        id: IdRegisters::default(),
     };
     assert!(unknown.hyp().is_none() && unknown.host().is_none() && unknown.fact().is_none());
 }
