@@ -3,61 +3,22 @@
 //!
 //! `cargo bench -p inspector --bench linux`
 
+#[path = "../tests/support/counted.rs"]
+mod counted;
+
+use counted::Counted;
 use fixtures::{Boot, Kernel};
-use inspector::addr::Span;
 use inspector::arch::walk::walk_together;
 use inspector::hypervisor;
 use inspector::image::Images;
 use inspector::model::System;
-use inspector::target::{self, ReadError, Registers, Target, TargetError};
+use inspector::target::{self, Target};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const TRIES: usize = 5;
-
-/// A target that counts how often somebody waited for it.
-struct Counted {
-    target: Box<dyn Target>,
-    waits: usize,
-}
-
-impl Target for Counted {
-    fn name(&self) -> &str {
-        self.target.name()
-    }
-
-    fn cpu_count(&mut self) -> Result<usize, TargetError> {
-        self.target.cpu_count()
-    }
-
-    fn registers(&mut self, cpu: usize) -> Result<Registers, TargetError> {
-        self.waits += 1;
-        self.target.registers(cpu)
-    }
-
-    fn all_registers(&mut self) -> Result<Vec<Registers>, TargetError> {
-        self.waits += 1;
-        self.target.all_registers()
-    }
-
-    fn ram(&mut self) -> Result<Option<Vec<Span>>, TargetError> {
-        self.target.ram()
-    }
-
-    fn read_phys(
-        &mut self,
-        requests: &[Span],
-    ) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError> {
-        self.waits += 1;
-        self.target.read_phys(requests)
-    }
-
-    fn description(&mut self) -> Result<Option<String>, TargetError> {
-        self.target.description()
-    }
-}
 
 /// The shortest time of several tries, and the waits of one.
 fn least(counted: &mut Counted, mut work: impl FnMut(&mut Counted)) -> (usize, Duration) {

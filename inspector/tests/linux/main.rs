@@ -9,6 +9,9 @@ mod qemu_dumps;
 mod qemu_places;
 mod qemu_same;
 mod qemu_snapshots;
+mod qemu_waits;
 
+#[path = "../support/counted.rs"]
+mod counted;
 #[path = "../support/run.rs"]
 mod run;
