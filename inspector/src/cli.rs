@@ -14,7 +14,7 @@ use crate::model::System;
 use crate::session::{Opener, Session};
 use crate::target;
 use crate::view;
-use arguments::{Arguments, Command, Format};
+use arguments::{Arguments, Ask, Command, Format};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -72,7 +72,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Ask(ask) => {
             let opener = arguments.opener(ask.target());
-            let system = open(&opener)?.capture()?;
+            let mut session = open(&opener)?;
+            let mut system = session.capture()?;
+            if matches!(ask, Ask::Cpus(_)) {
+                session.add_lines(&mut system);
+            }
             let answer = commands::answer(&system, &opener.target, &ask)?;
             if let (Format::Text, Some(note)) = (arguments.format(), answer.note()) {
                 complain(note);

@@ -8,6 +8,7 @@
 //! were doing all the same.
 
 mod description;
+mod lines;
 mod own;
 mod owners;
 mod pkvm;
@@ -22,6 +23,7 @@ use crate::model::{
 };
 use crate::target::{Target, TargetError};
 use description::Description;
+pub use lines::add_lines;
 use owners::Claims;
 
 /// The variable that is the hypervisor.

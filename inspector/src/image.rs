@@ -6,11 +6,13 @@
 mod dwarf;
 mod elf;
 pub mod kernel;
+mod lines;
 mod types;
 
 use crate::addr::hex;
 use elf::Elf;
 use kernel::{Kernel, KernelNotes};
+pub use lines::{Function, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,9 +118,20 @@ struct Notes {
     /// Names of the files they came from, without folders.
     #[serde(default)]
     symbol_files: Vec<String>,
+    /// Functions by linked address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    functions: Vec<FunctionsAt>,
     /// The Linux kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kernel: Option<KernelNotes>,
+}
+
+/// The functions at a linked address, innermost first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct FunctionsAt {
+    #[serde(with = "hex")]
+    address: u64,
+    functions: Vec<Function>,
 }
 
 /// One loaded piece of a program.
@@ -138,6 +151,8 @@ pub struct Images {
     kernel: Option<Kernel>,
     recalled: Option<Notes>,
     used: Notes,
+    /// The functions at addresses that were asked for.
+    functions: BTreeMap<u64, Vec<Function>>,
 }
 
 impl Images {
@@ -200,7 +215,14 @@ impl Images {
         if self.used.places.is_empty() && self.kernel.is_none() {
             return None;
         }
+        let functions = self.functions.iter();
+        let functions = functions.filter(|(_, functions)| !functions.is_empty());
+        let functions = functions.map(|(address, functions)| FunctionsAt {
+            address: *address,
+            functions: functions.clone(),
+        });
         let notes = Notes {
+            functions: functions.collect(),
             kernel: self.kernel.as_ref().map(Kernel::notes),
             ..self.used.clone()
         };
@@ -298,6 +320,29 @@ impl Images {
         if let Some(kernel) = &mut self.kernel {
             kernel.keep(linked);
         }
+    }
+
+    /// The functions at a linked address with their source lines, innermost first: all but the last are inlined there.
+    /// None where no file describes it, which the debug information of small parts in assembly does not either.
+    ///
+    /// The first question to a kernel reads some 50 MB of its file, and each about another of its files a few more.
+    pub fn functions(&mut self, linked: u64) -> &[Function] {
+        let Self {
+            files,
+            kernel,
+            functions,
+            recalled,
+            ..
+        } = self;
+        functions.entry(linked).or_insert_with(|| {
+            let kernel = kernel.iter_mut().map(|kernel| kernel.functions(linked));
+            let files = files.iter_mut().map(|file| file.functions(linked));
+            let noted = recalled.iter().flat_map(|notes| &notes.functions);
+            let noted = noted.filter(|noted| noted.address == linked);
+            let noted = noted.map(|noted| noted.functions.clone());
+            let mut found = files.chain(kernel).chain(noted);
+            found.find(|found| !found.is_empty()).unwrap_or_default()
+        })
     }
 
     /// Names of the files that [`Images::symbols`] come from, without their folders.

@@ -8,7 +8,7 @@ pub use symbols::{Symbols, View};
 use crate::addr::{Span, parse_u64};
 use crate::arch::regime::Regime;
 use crate::arch::walk;
-pub use crate::image::Symbol;
+pub use crate::image::{Source, Symbol};
 use crate::target::{Registers, RunState};
 use std::fmt;
 use std::str::FromStr;
@@ -351,6 +351,10 @@ pub struct Cpu {
     pub pc: Option<u64>,
     /// The program counter by name (`host_mem_abort+0x40`).
     pub symbol: Option<String>,
+    /// The line of the program counter in the function that `symbol` names.
+    pub source: Option<Source>,
+    /// Functions that were inlined where the program counter is, innermost first.
+    pub inlines: Vec<Frame>,
     /// Where it will return to, innermost first, without the program counter itself.
     pub calls: Vec<Frame>,
     /// The regime whose tables `VTTBR_EL2` names, if it was captured.
@@ -361,13 +365,40 @@ pub struct Cpu {
     pub registers: Registers,
 }
 
-/// A place that a function will return to.
+/// A place that a function will return to, or a function that was inlined there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     /// The address, without authentication code.
     pub pc: u64,
-    /// That place by name.
+    /// That place by name; of a function that was inlined, just its name.
     pub symbol: Option<String>,
+    /// The line of that place in its function, once lines were asked for.
+    pub source: Option<Source>,
+    /// It was inlined into the function of the next frame: nothing returns from it.
+    pub inlined: bool,
+    /// An exception was taken there; elsewhere a call is before it.
+    pub interrupted: bool,
+}
+
+impl Frame {
+    /// A place behind a call.
+    pub fn returning(pc: u64, symbol: Option<String>) -> Self {
+        Self {
+            pc,
+            symbol,
+            source: None,
+            inlined: false,
+            interrupted: false,
+        }
+    }
+
+    /// A place where an exception was taken.
+    pub fn interrupted(pc: u64, symbol: Option<String>) -> Self {
+        Self {
+            interrupted: true,
+            ..Self::returning(pc, symbol)
+        }
+    }
 }
 
 impl OwnerRange {
@@ -407,6 +438,8 @@ impl Cpu {
             el: registers.exception_level(),
             pc: registers.get("pc"),
             symbol: None,
+            source: None,
+            inlines: Vec::new(),
             calls: Vec::new(),
             stage2: None,
             vcpu: None,

@@ -82,6 +82,11 @@ impl Session {
         hypervisor::capture(self.target.as_mut(), &mut self.images)
     }
 
+    /// Adds source lines and inlined functions to where a capture's CPUs are, as far as the images have them.
+    pub fn add_lines(&mut self, system: &mut System) {
+        hypervisor::add_lines(system, &mut self.images);
+    }
+
     /// Captures, and writes a snapshot that shows the same and allows to ask for more: all that the
     /// capture read, and the hypervisor's own memory.
     ///
@@ -89,7 +94,8 @@ impl Session {
     /// The target as a whole failed, or the file cannot be written; it is then as it was.
     pub fn save(&mut self, path: &Path) -> Result<System, TargetError> {
         let mut recorder = Recorder::new(self.target.as_mut());
-        let system = hypervisor::capture(&mut recorder, &mut self.images)?;
+        let mut system = hypervisor::capture(&mut recorder, &mut self.images)?;
+        hypervisor::add_lines(&mut system, &mut self.images);
         recorder.read_phys(&hypervisor::own_memory(&system))?;
         let mut contents = recorder.finish()?;
         if let Some(notes) = self.images.notes() {

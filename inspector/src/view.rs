@@ -24,7 +24,7 @@ mod vms;
 mod walk;
 
 pub use aborts::{Abort, abort, aborts_table};
-pub use cpus::{TRANSLATION_REGISTERS, calls_table, cpus_table, registers_table};
+pub use cpus::{TRANSLATION_REGISTERS, calls_table, cpus_table, frames, registers_table};
 pub use info::{info_table, problems};
 pub use locks::{inferred_table, locks_table};
 pub use owners::{OwnerFilter, owners, owners_table};

@@ -223,7 +223,8 @@ impl Context<'_> {
                 .map(|cpu| json::cpu(self.system, cpu)),
         );
         let mut tables = vec![untitled(view::cpus_table(self.system))];
-        let called = self.system.cpus.iter().filter(|cpu| !cpu.calls.is_empty());
+        let cpus = self.system.cpus.iter();
+        let called = cpus.filter(|cpu| cpu.source.is_some() || !cpu.calls.is_empty());
         tables.extend(called.map(|cpu| {
             let heading = format!("backtrace of CPU {}", cpu.number);
             (heading, view::calls_table(cpu))
@@ -335,12 +336,17 @@ mod tests {
         assert_eq!(cpu["stage2"], "guest-s2:0x1001");
         assert_eq!(cpu["vcpu"], json!({"handle": "0x1001", "number": 0}));
         assert_eq!(
-            cpu["calls"][2],
-            json!({"pc": "0x4040203330", "symbol": null})
+            cpu["calls"][3],
+            json!({"pc": "0x4040203330", "symbol": null, "source": null, "inlined": false})
         );
+        assert_eq!(
+            cpu["source"],
+            json!({"file": "arch/arm64/kvm/hyp/entry.S", "line": 71})
+        );
+        assert_eq!(cpu["calls"][0]["inlined"], true);
         let text = print("cpus", Format::Text);
         assert_eq!(text.matches("backtrace of").count(), 1, "{text}");
-        assert!(text.contains("backtrace of CPU 1\n#  PC"), "{text}");
+        assert!(text.contains("backtrace of CPU 1\n# PC"), "{text}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use crate::arch::regime::{Regime, Stage};
 use crate::arch::walk::{Attributes, End, Step};
 use crate::arch::{esr, fields};
 use crate::model::{
-    Cpu, Entry, HolderSource, Hypervisor, HypervisorKind, JointOwner, Lock, OwnerRange, Pool,
-    RegimeCapture, Section, System, Tickets, Vm, VmPages, VmState,
+    Cpu, Entry, Frame, HolderSource, Hypervisor, HypervisorKind, JointOwner, Lock, OwnerRange,
+    Pool, RegimeCapture, Section, Source, System, Tickets, Vm, VmPages, VmState,
 };
 use crate::view::{self, Abort, PageView, Run, TRANSLATION_REGISTERS, WalkView};
 use serde_json::{Map, Value, json};
@@ -177,11 +177,8 @@ pub(super) fn cpu(system: &System, cpu: &Cpu) -> Value {
         .iter()
         .map(|name| ((*name).to_owned(), hex_or_null(cpu.registers.get(name))))
         .collect();
-    let calls: Vec<Value> = cpu
-        .calls
-        .iter()
-        .map(|frame| json!({"pc": hex(frame.pc), "symbol": frame.symbol}))
-        .collect();
+    let inlines: Vec<Value> = cpu.inlines.iter().map(frame).collect();
+    let calls: Vec<Value> = cpu.calls.iter().map(frame).collect();
     let vcpu = cpu
         .vcpu
         .map(|(handle, number)| json!({"handle": hex(handle), "number": number}));
@@ -190,12 +187,30 @@ pub(super) fn cpu(system: &System, cpu: &Cpu) -> Value {
         "el": cpu.el,
         "pc": hex_or_null(cpu.pc),
         "symbol": cpu.symbol,
+        "source": source(cpu.source.as_ref()),
+        "inlines": inlines,
         "stage2": cpu.stage2,
         "vcpu": vcpu,
         "calls": calls,
         "abort": view::abort(system, cpu).as_ref().map(abort),
         "registers": registers,
     })
+}
+
+fn frame(frame: &Frame) -> Value {
+    json!({
+        "pc": hex(frame.pc),
+        "symbol": frame.symbol,
+        "source": source(frame.source.as_ref()),
+        "inlined": frame.inlined,
+    })
+}
+
+fn source(source: Option<&Source>) -> Value {
+    source.map_or(
+        Value::Null,
+        |source| json!({"file": source.file, "line": source.line}),
+    )
 }
 
 fn abort(abort: &Abort<'_>) -> Value {

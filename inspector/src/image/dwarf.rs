@@ -15,7 +15,7 @@ pub(super) type Die = gimli::DebuggingInformationEntry<Bytes>;
 
 /// The debug information of one file.
 pub(super) struct Dwarf {
-    dwarf: gimli::Dwarf<Bytes>,
+    dwarf: Arc<gimli::Dwarf<Bytes>>,
     /// `.debug_str`, `.debug_info`: searched for names before anything is parsed.
     strings: Arc<[u8]>,
     info: Arc<[u8]>,
@@ -61,11 +61,16 @@ impl Dwarf {
         Ok(Self {
             strings: section(SectionId::DebugStr)?,
             info,
-            dwarf,
+            dwarf: Arc::new(dwarf),
             headers,
             parsed: BTreeMap::new(),
             variables: BTreeMap::new(),
         })
+    }
+
+    /// All of it.
+    pub(super) fn sections(&self) -> Arc<gimli::Dwarf<Bytes>> {
+        Arc::clone(&self.dwarf)
     }
 
     /// The type of a global variable.

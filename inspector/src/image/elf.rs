@@ -1,5 +1,6 @@
 //! One ELF file: symbols, load addresses, and the way to its debug information.
 
+use super::lines::{Function, Lines};
 use super::types::Types;
 use super::{ImageError, NAME_LIMIT, Place, Segment, Symbol};
 use object::elf::{EM_AARCH64, ET_CORE, FileHeader64, PT_LOAD};
@@ -15,6 +16,8 @@ pub(super) struct Elf {
     segments: Vec<Segment>,
     /// What is wrong with the debug information, or the types in it.
     types: Result<Types, String>,
+    /// Its lines, once they were asked for.
+    lines: Option<Option<Lines>>,
 }
 
 impl Elf {
@@ -59,6 +62,7 @@ impl Elf {
             symbols: symbols(&file),
             segments,
             types: Types::load(section),
+            lines: None,
         })
     }
 
@@ -81,6 +85,17 @@ impl Elf {
     pub(super) fn address_of(&self, name: &str) -> Option<u64> {
         let symbol = self.symbols.iter().find(|symbol| symbol.name == name)?;
         Some(symbol.address)
+    }
+
+    /// The functions at a linked address, innermost first; none where there is no debug information.
+    pub(super) fn functions(&mut self, address: u64) -> Vec<Function> {
+        let types = self.types.as_ref().ok();
+        let lines = self
+            .lines
+            .get_or_insert_with(|| types.and_then(Types::lines));
+        lines
+            .as_ref()
+            .map_or_else(Vec::new, |lines| lines.functions(address))
     }
 
     /// Follows a path from a variable that [`Elf::address_of`] knows.

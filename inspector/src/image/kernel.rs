@@ -20,7 +20,10 @@ mod vmlinux;
 pub(crate) use ram::{ReadPhys, find as find_in_ram};
 pub use types::Field;
 pub(crate) use types::KernelTypes;
+pub(in crate::image) use units::length as unit_length;
+pub(in crate::image) use vmlinux::read;
 
+use super::lines::{ByUnit, Function};
 use super::{ImageError, Symbol};
 use crate::addr::Span;
 use crate::target::TargetError;
@@ -48,6 +51,8 @@ pub struct Kernel {
     by_name: Index,
     types: Result<KernelTypes, String>,
     contents: Contents,
+    /// Only a file has them.
+    lines: Option<ByUnit>,
     used: Used,
 }
 
@@ -141,6 +146,7 @@ impl Kernel {
             symbols: symbols.into(),
             types,
             contents: Contents::None,
+            lines: None,
             used: Used::default(),
         }
     }
@@ -183,6 +189,12 @@ impl Kernel {
         let bytes = self.contents.read(linked)?;
         self.used.contents.insert(Piece::new(linked.start, &bytes));
         Some(bytes)
+    }
+
+    /// The functions at a linked address, innermost first; none where the source has no lines, or cannot be read.
+    pub(super) fn functions(&mut self, linked: u64) -> Vec<Function> {
+        let found = self.lines.as_mut().map(|lines| lines.functions(linked));
+        found.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Where its types come from, or why there are none, in one sentence.

@@ -1,6 +1,7 @@
 //! Where a member is, and what it looks like.
 
 use super::dwarf::{Dwarf, Member, TypeRef, damaged};
+use super::lines::Lines;
 use super::{Place, Shape};
 use gimli::SectionId;
 use std::collections::BTreeMap;
@@ -22,6 +23,11 @@ impl Types {
         Ok(Self {
             dwarf: Dwarf::load(section)?,
         })
+    }
+
+    /// The lines of the same debug information.
+    pub(super) fn lines(&self) -> Option<Lines> {
+        Lines::new(self.dwarf.sections())
     }
 
     /// Follows `path` from the variable it begins with, which is linked at `address`.

@@ -415,22 +415,34 @@ pub(crate) fn guests() -> System {
             pages: None,
         },
     ];
-    let frame = |pc, symbol: &str| Frame {
-        pc,
-        symbol: Some(symbol.to_owned()),
+    let frame = |pc, symbol: &str| Frame::returning(pc, Some(symbol.to_owned()));
+    let source = |file: &str, line| Source {
+        file: format!("arch/arm64/kvm/hyp/{file}"),
+        line,
+    };
+    let at = |frame, source| Frame {
+        source: Some(source),
+        ..frame
     };
     system.cpus[0].stage2 = Some("host-s2".to_owned());
     let cpu = &mut system.cpus[1];
     cpu.stage2 = Some("guest-s2:0x1001".to_owned());
     cpu.vcpu = Some((PROTECTED, 0));
     cpu.symbol = Some("__guest_enter".to_owned());
+    cpu.source = Some(source("entry.S", 71));
+    let run = frame(0x40_4020_1040, "__kvm_vcpu_run+0x1c0");
+    let inlined = Frame {
+        symbol: Some("__activate_traps".to_owned()),
+        source: Some(source("nvhe/switch.c", 45)),
+        inlined: true,
+        ..run.clone()
+    };
+    let handle = frame(0x40_4020_2210, "handle___kvm_vcpu_run+0x90");
     cpu.calls = vec![
-        frame(0x40_4020_1040, "__kvm_vcpu_run+0x1c0"),
-        frame(0x40_4020_2210, "handle___kvm_vcpu_run+0x90"),
-        Frame {
-            pc: 0x40_4020_3330,
-            symbol: None,
-        },
+        inlined,
+        at(run, source("nvhe/switch.c", 289)),
+        at(handle, source("nvhe/hyp-main.c", 231)),
+        Frame::returning(0x40_4020_3330, None),
     ];
     system
 }

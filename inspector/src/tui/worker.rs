@@ -56,7 +56,9 @@ impl Machine for Session {
     }
 
     fn capture(&mut self) -> anyhow::Result<System> {
-        Ok(self.capture()?)
+        let mut system = self.capture()?;
+        self.add_lines(&mut system);
+        Ok(system)
     }
 
     fn target(&mut self) -> &mut dyn Target {

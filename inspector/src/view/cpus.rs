@@ -1,7 +1,7 @@
 //! CPUs and the registers that control translation.
 
 use super::{Cell, Role, Table, address, address_or_dash, dash, dim, plain};
-use crate::model::{Cpu, System};
+use crate::model::{Cpu, Frame, System};
 
 /// The registers of `cpus`, in its order.
 pub const TRANSLATION_REGISTERS: [&str; 14] = [
@@ -47,18 +47,42 @@ pub fn cpus_table(system: &System) -> Table {
     table
 }
 
-/// Where a CPU is and where it will return to, innermost first, as rows.
+/// Where a CPU is and where it will return to, innermost first, as rows; lines have a column where any is known.
 pub fn calls_table(cpu: &Cpu) -> Table {
+    let frames = frames(cpu);
+    let lines = frames.iter().any(|frame| frame.source.is_some());
     let mut table = Table::new(&["#", "PC", "SYMBOL"]);
-    let here = cpu.pc.map(|pc| (pc, cpu.symbol.as_deref()));
-    let calls = cpu.calls.iter();
-    let calls = calls.map(|frame| (frame.pc, frame.symbol.as_deref()));
-    for (depth, (pc, name)) in here.into_iter().chain(calls).enumerate() {
-        table
-            .rows
-            .push(vec![dim(depth.to_string()), address(pc), symbol(name)]);
+    table.titles.extend(lines.then_some("SOURCE"));
+    for (depth, frame) in frames.iter().enumerate() {
+        let mut row = vec![
+            dim(depth.to_string()),
+            if frame.inlined {
+                dim("inlined")
+            } else {
+                address(frame.pc)
+            },
+            symbol(frame.symbol.as_deref()),
+        ];
+        if lines {
+            let source = frame.source.as_ref();
+            row.push(source.map_or_else(dash, |source| plain(source.to_string())));
+        }
+        table.rows.push(row);
     }
     table
+}
+
+/// Where a CPU is, with the functions that were inlined there, and its calls.
+pub fn frames(cpu: &Cpu) -> Vec<Frame> {
+    let here = cpu.pc.map(|pc| Frame {
+        source: cpu.source.clone(),
+        ..Frame::interrupted(pc, cpu.symbol.clone())
+    });
+    let inlines = cpu.inlines.iter().cloned();
+    inlines
+        .chain(here)
+        .chain(cpu.calls.iter().cloned())
+        .collect()
 }
 
 fn symbol(name: Option<&str>) -> Cell {

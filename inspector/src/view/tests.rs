@@ -347,10 +347,11 @@ fn cpus_show_whose_stage_2_is_active_and_what_is_loaded() {
     );
     assert_eq!(
         text(&calls_table(&system.cpus[1])),
-        "0 0x41000000 __guest_enter\n\
-         1 0x4040201040 __kvm_vcpu_run+0x1c0\n\
-         2 0x4040202210 handle___kvm_vcpu_run+0x90\n\
-         3 0x4040203330 -\n"
+        "0 0x41000000 __guest_enter arch/arm64/kvm/hyp/entry.S:71\n\
+         1 inlined __activate_traps arch/arm64/kvm/hyp/nvhe/switch.c:45\n\
+         2 0x4040201040 __kvm_vcpu_run+0x1c0 arch/arm64/kvm/hyp/nvhe/switch.c:289\n\
+         3 0x4040202210 handle___kvm_vcpu_run+0x90 arch/arm64/kvm/hyp/nvhe/hyp-main.c:231\n\
+         4 0x4040203330 - -\n"
     );
     let without = cpus_table(&testing::system());
     assert!(!without.titles.contains(&"VCPU"));

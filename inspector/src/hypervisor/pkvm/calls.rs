@@ -193,10 +193,7 @@ fn host(
     at: Start,
     registers: &Registers,
 ) -> Result<Vec<Frame>, NotYet> {
-    let mut frames = vec![Frame {
-        pc: at.pc,
-        symbol: symbols.name_of(at.pc),
-    }];
+    let mut frames = vec![Frame::interrupted(at.pc, symbols.name_of(at.pc))];
     if let Some(regime) = upper_half(registers).or_else(|| memory.host.clone()) {
         let limits = Span::new(1 << 63, u64::MAX);
         let stack = Stack {
@@ -222,7 +219,7 @@ fn returned_to(symbols: &Symbols, pc: u64) -> Frame {
     let inside = name.as_ref().is_some_and(|name| name.contains('+'));
     let call = pc.checked_sub(4).filter(|_| !inside);
     let symbol = call.and_then(|call| symbols.name_of(call)).or(name);
-    Frame { pc, symbol }
+    Frame::returning(pc, symbol)
 }
 
 /// The kernel's half of EL1's translation, while it is on.
@@ -288,10 +285,7 @@ impl Stack<'_, '_> {
                     }
                 }
             }
-            frames.extend(next.map(|Start { pc, .. }| Frame {
-                pc,
-                symbol: symbols.name_of(pc),
-            }));
+            frames.extend(next.map(|Start { pc, .. }| Frame::interrupted(pc, symbols.name_of(pc))));
         }
         Ok(frames)
     }

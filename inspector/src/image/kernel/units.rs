@@ -136,7 +136,7 @@ fn offsets(aranges: &[u8], addresses: &[u64]) -> Result<Vec<u64>, String> {
 }
 
 /// The size of a unit, with the length that it begins with; the kernel's DWARF is of 32 bits.
-fn length(start: &[u8]) -> Result<u64, String> {
+pub(in crate::image) fn length(start: &[u8]) -> Result<u64, String> {
     let word = EndianSlice::new(start, LittleEndian);
     let length = gimli::Reader::read_u32(&mut { word }).map_err(damaged)?;
     if length >= 0xffff_fff0 {

@@ -6,6 +6,7 @@ use super::contents::{Contents, Loaded};
 use super::units::Units;
 use super::{Kernel, KernelTypes, NVHE, Symbol};
 use crate::addr::Span;
+use crate::image::lines::ByUnit;
 use crate::image::{ImageError, NAME_LIMIT};
 use object::elf::{EM_AARCH64, ET_REL, FileHeader64, PT_LOAD, STT_FILE, STT_SECTION, Sym64};
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader, SectionHeader, Sym};
@@ -77,8 +78,11 @@ pub(super) fn open(path: &Path) -> Result<Option<Kernel>, ImageError> {
     };
     let loaded = loaded(&elf);
     let build_id = elf.build_id().ok().flatten().map(<[u8]>::to_vec);
+    let section = |id: gimli::SectionId| elf.section_by_name(id.name())?.file_range();
+    let lines = ByUnit::new(file.try_clone().map_err(io)?, section);
     drop(cache);
     let mut kernel = Kernel::new(source, symbols, types);
+    kernel.lines = Some(lines);
     kernel.contents = Contents::File { file, loaded };
     kernel.build_id = build_id;
     kernel.release = release(&kernel);
@@ -140,7 +144,7 @@ fn loaded(elf: &Vmlinux<'_>) -> Vec<Loaded> {
 }
 
 /// Reads a piece of a file that is there as a whole.
-pub(super) fn read(file: &File, at: u64, size: u64) -> Result<Vec<u8>, String> {
+pub(in crate::image) fn read(file: &File, at: u64, size: u64) -> Result<Vec<u8>, String> {
     let length = file.metadata().map_err(|error| error.to_string())?.len();
     if at.checked_add(size).is_none_or(|end| end > length) {
         return Err("the file is cut off".to_owned());

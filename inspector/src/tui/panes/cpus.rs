@@ -182,6 +182,7 @@ impl Cpus {
         let mut rows = describe(capture, cpu, name, value);
         rows.extend(place(cpu));
         rows.extend(aborted(capture, cpu));
+        rows.extend(calls(cpu));
         Some(Panel::new(name, format!("{value:#018x}"), rows))
     }
 }
@@ -233,7 +234,7 @@ fn summary(capture: &Capture, cpu: &Cpu, name: &str, value: u64) -> Cell {
     Cell::new(Role::Dim, texts.collect::<Vec<_>>().join(" "))
 }
 
-/// Whose stage 2 is active, what is loaded, and the way back.
+/// Whose stage 2 is active, and what is loaded.
 fn place(cpu: &Cpu) -> Vec<Row> {
     let row = |name: &str, role, value: String| vec![grid::label(name), Cell::new(role, value)];
     let stage2 = cpu.stage2.clone();
@@ -245,14 +246,34 @@ fn place(cpu: &Cpu) -> Vec<Row> {
         let text = format!("{number} of VM {vm:#x}");
         row("vCPU", Role::Guest, text)
     }));
-    rows.extend(cpu.calls.iter().zip(1..).map(|(frame, depth): (_, usize)| {
-        let at = format!("{:#x}", frame.pc);
+    rows
+}
+
+/// The lines where the CPU is, and the way back.
+fn calls(cpu: &Cpu) -> Vec<Row> {
+    let frames = view::frames(cpu);
+    let mut rows = Vec::new();
+    let mut depth = 0;
+    for frame in &frames {
+        let here = depth == 0 && !frame.inlined;
+        let label = match frame.inlined {
+            true => "inlined".to_owned(),
+            false => format!("call {depth}"),
+        };
+        depth += usize::from(!frame.inlined);
+        if here && frame.source.is_none() {
+            continue;
+        }
         let (role, name) = match &frame.symbol {
             Some(symbol) => (Role::Symbol, symbol.clone()),
-            None => (Role::Address, at),
+            None => (Role::Address, format!("{:#x}", frame.pc)),
         };
-        row(&format!("call {depth}"), role, name)
-    }));
+        let label = if here { "PC" } else { &label };
+        let mut row = vec![grid::label(label), Cell::new(role, name)];
+        let source = frame.source.as_ref();
+        row.extend(source.map(|source| Cell::new(Role::Dim, source.to_string())));
+        rows.push(row);
+    }
     rows
 }
 

@@ -7,7 +7,7 @@ use crate::arch::regime::{IdRegisters, Regime};
 use crate::arch::walk::walk_all;
 use crate::model::{
     Entry, EntryKind, Frame, GuestSide, HypervisorKind, JointOwner, Owner, OwnerRange,
-    RegimeCapture, State, System, Vcpu, Vm, VmPages, VmState,
+    RegimeCapture, Source, State, System, Vcpu, Vm, VmPages, VmState,
 };
 use crate::target::Target;
 
@@ -56,13 +56,20 @@ impl Fake {
         share(&mut system);
         system.vms = vms();
         let frame = |offset, symbol: &str| Frame {
-            pc: LINEAR + TEXT + offset,
-            symbol: Some(symbol.to_owned()),
+            source: Some(Source {
+                file: "hyp/src/abort.rs".to_owned(),
+                line: 120,
+            }),
+            ..Frame::returning(LINEAR + TEXT + offset, Some(symbol.to_owned()))
         };
         let cpu = &mut system.cpus[1];
         cpu.stage2 = Some("guest-s2:0x1001".to_owned());
         cpu.vcpu = Some((PROTECTED, 0));
         cpu.calls = vec![
+            Frame {
+                inlined: true,
+                ..frame(0x2f0, "host_stage2_idmap")
+            },
             frame(0x2f0, "handle_host_mem_abort+0x1f0"),
             frame(0x80, "handle_trap+0x80"),
         ];

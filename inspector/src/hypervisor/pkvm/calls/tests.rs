@@ -319,10 +319,7 @@ fn a_panic_is_told_by_the_calls() {
     let cpus = |names: &[Option<&str>]| {
         let mut cpus = [registers(&[]), registers(&[])];
         cpus[1].number = 1;
-        let frame = |name: &Option<&str>| Frame {
-            pc: 0,
-            symbol: name.map(str::to_owned),
-        };
+        let frame = |name: &Option<&str>| Frame::returning(0, name.map(str::to_owned));
         cpus[1].calls = names.iter().map(frame).collect();
         cpus
     };

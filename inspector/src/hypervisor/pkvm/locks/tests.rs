@@ -48,10 +48,8 @@ fn waiter(number: usize, ticket: u64) -> Cpu {
 fn busy(number: usize, cpsr: u64, function: &str) -> Cpu {
     let mut cpu = cpu(number, &[("cpsr", cpsr), ("pc", CODE + HYP + 0x400)]);
     cpu.symbol = Some(format!("{NVHE}memset+0x8"));
-    cpu.calls = vec![Frame {
-        pc: CODE + HYP + 0x800,
-        symbol: Some(format!("{NVHE}{function}+0x40")),
-    }];
+    let symbol = Some(format!("{NVHE}{function}+0x40"));
+    cpu.calls = vec![Frame::returning(CODE + HYP + 0x800, symbol)];
     cpu
 }
 
