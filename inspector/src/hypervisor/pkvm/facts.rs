@@ -5,7 +5,7 @@ use super::variables::Variables;
 use super::vms::names_data;
 use super::{Linux, locate};
 use crate::addr::Span;
-use crate::image::kernel::NVHE;
+use crate::image::kernel::{GUEST_RAM, NVHE};
 use crate::model::{Hypervisor, HypervisorKind, Symbol, Symbols, View};
 
 impl Linux<'_, '_> {
@@ -56,11 +56,7 @@ impl Linux<'_, '_> {
             });
         }
         if let Some(slide) = self.slide(variables) {
-            self.fact(
-                "KASLR slide",
-                format!("{slide:#x}"),
-                "kernel VA − linked address",
-            );
+            self.note_slide(slide);
             views.push(View {
                 linked,
                 offset: slide,
@@ -85,6 +81,19 @@ impl Linux<'_, '_> {
             (slide % 0x1_0000 == 0).then_some(slide)
         });
         slides.min()
+    }
+
+    /// Names out of RAM have the addresses of a table that the kernel relocated when it started (until 7.0 dropped
+    /// the table's base), so that a difference of 0 is not the slide.
+    fn note_slide(&mut self, slide: u64) {
+        let (value, source) = match (self.kernel.source(), slide) {
+            (GUEST_RAM, 0) => (
+                "unknown".to_owned(),
+                "names from guest RAM may be relocated already; a file of the kernel tells",
+            ),
+            _ => (format!("{slide:#x}"), "kernel VA − linked address"),
+        };
+        self.fact("KASLR slide", value, source);
     }
 
     pub(super) fn note_kernel(&mut self, layout: &Layout) {
@@ -146,6 +155,78 @@ impl Linux<'_, '_> {
                 .map(|e2h| if e2h { "hvhe" } else { "nvhe" }),
             page_state_in: states.map(layout::States::name),
             owner_encoding: layout.owners.name(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Machine, cpu};
+    use super::*;
+    use crate::hypervisor::pkvm::{locate::Location, memory::Memory, regimes::Common};
+    use crate::image::{Images, kernel::Kernel};
+    use crate::model::Fact;
+
+    const VECTORS: u64 = 0xffff_8000_8001_0800;
+
+    /// A kernel of nothing but vectors.
+    fn kernel(source: &str) -> Kernel {
+        let named = |name: &str, address| Symbol {
+            name: name.to_owned(),
+            address,
+            size: 0x800,
+        };
+        let symbols = vec![
+            named("_text", VECTORS & !0xf_ffff),
+            named("vectors", VECTORS),
+        ];
+        Kernel::new(source.to_owned(), symbols, Err("not given".to_owned()))
+    }
+
+    /// What is told of a kernel whose vectors run so far from where its names are.
+    fn slide(kernel: &mut Kernel, moved: u64) -> Vec<Fact> {
+        let mut machine = Machine::new();
+        let mut linux = Linux {
+            memory: Memory::new(&mut machine),
+            kernel,
+            location: Location {
+                image_offset: 0,
+                hyp_offset: None,
+                source: String::new(),
+            },
+            set_up: None,
+            common: Common::default(),
+            facts: Vec::new(),
+            problems: &mut Vec::new(),
+            cpus: &mut vec![cpu(0, &[("VBAR_EL1", VECTORS + moved)])],
+        };
+        linux.symbols(&Variables::default());
+        linux.facts
+    }
+
+    #[test]
+    fn names_that_were_relocated_do_not_tell_the_slide() {
+        for (source, moved, value) in [
+            ("vmlinux", 0x1234_0000, "0x12340000"),
+            ("vmlinux", 0, "0x0"),
+            (GUEST_RAM, 0x1234_0000, "0x12340000"),
+            (GUEST_RAM, 0, "unknown"),
+        ] {
+            let mut kernel = kernel(source);
+            let live = slide(&mut kernel, moved);
+            let [fact] = &live[..] else {
+                panic!("{live:?}");
+            };
+            assert_eq!((&fact.what[..], &fact.value[..]), ("KASLR slide", value));
+            assert_eq!(fact.source.contains("relocated"), value == "unknown");
+
+            let mut images = Images::default();
+            images.set_kernel(kernel);
+            let notes = images.notes().expect("a kernel");
+            let mut saved = Images::default();
+            saved.recall(&notes).expect("sound notes");
+            let kernel = saved.kernel().expect("it was remembered");
+            assert_eq!(slide(kernel, moved), live, "{source} in a snapshot");
         }
     }
 }
