@@ -58,7 +58,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Tui(tui) => {
             catch_interrupts()?;
-            crate::tui::run(arguments.opener(&tui.target.target), tui.options())?;
+            crate::tui::run(
+                arguments.opener(&tui.target.target),
+                tui.options(),
+                abort::export,
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Save(save) => {

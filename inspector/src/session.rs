@@ -158,9 +158,9 @@ impl Session {
         self.target.name()
     }
 
-    /// Its memory, its registers, and run control.
-    pub fn target(&mut self) -> &mut dyn Target {
-        self.target.as_mut()
+    /// The target, and the files of what runs there.
+    pub fn parts(&mut self) -> (&mut dyn Target, &mut Images) {
+        (self.target.as_mut(), &mut self.images)
     }
 
     /// What the user should know of how the target was found, in sentences.

@@ -34,6 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::abort::Story;
 use crate::session;
 use crate::target::cancellation;
 use anyhow::Context;
@@ -41,7 +42,10 @@ use guard::Guard;
 use ratatui::crossterm::clipboard::CopyToClipboard;
 use ratatui::crossterm::{event, execute};
 use state::{Effect, Event, State};
-use std::io::{self, IsTerminal, stdin, stdout};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write, stdin, stdout};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -77,6 +81,9 @@ enum Wake {
     Deaf(io::Error),
 }
 
+/// Writes stories as the document of `inspector abort --json`, for a target of that name.
+pub type Export = fn(target: &str, stories: &[Arc<Story>], out: &mut dyn Write) -> io::Result<()>;
+
 /// Shows the machine until the user leaves.
 ///
 /// The machine is opened before the terminal is taken, so that a target that is not there is one
@@ -84,7 +91,7 @@ enum Wake {
 ///
 /// # Errors
 /// The target cannot be opened, or there is no terminal.
-pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
+pub fn run(opener: session::Opener, options: Options, export: Export) -> anyhow::Result<()> {
     anyhow::ensure!(
         stdin().is_terminal() && stdout().is_terminal(),
         "the TUI needs a terminal on standard input and output; the other commands do not"
@@ -108,7 +115,7 @@ pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
         commands,
         handle: Some(worker),
     };
-    listen(sender)?;
+    listen(sender.clone())?;
     let start = Instant::now();
     let size = guard.terminal.size()?;
     let resize = event::Event::Resize(size.width, size.height);
@@ -120,6 +127,13 @@ pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
                 Effect::Quit(Some(reason)) => anyhow::bail!(reason),
                 Effect::Worker(command) => worker.tell(command),
                 Effect::Copy(text) => execute!(stdout(), CopyToClipboard::to_clipboard_from(text))?,
+                Effect::Export(path, stories) => {
+                    let target = state.target.clone();
+                    let write = |out: &mut dyn Write| export(&target, &stories, out);
+                    let result = write_new(&path, write).map(|()| path);
+                    // Nobody listens any more only when the program ends.
+                    let _ = sender.send(Wake::Event(Event::Exported(result)));
+                }
                 Effect::Mouse(on) => guard.set_mouse(on)?,
                 Effect::Suspend => guard.suspend()?,
                 Effect::Redraw => guard.redraw()?,
@@ -146,6 +160,21 @@ pub fn run(opener: session::Opener, options: Options) -> anyhow::Result<()> {
         };
         update = state.update(start.elapsed(), event);
     }
+}
+
+/// Writes a file that is not there yet: the name is offered, so a wrong Enter must not cost an older one.
+fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), String> {
+    let said = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("{} exists already: choose another name", path.display())
+        }
+        _ => format!("{}: {error}", path.display()),
+    };
+    let mut file = File::create_new(path).map_err(said)?;
+    write(&mut file).map_err(said)
 }
 
 /// The worker's thread; ended and waited for when dropped, so that the machine is left as it was.

@@ -83,6 +83,8 @@ pub struct Follower {
     /// EL2's vector tables when the breakpoints were set.
     vectors: Vec<u64>,
     wanted: Wanted,
+    /// Whoever uses it steps and runs CPUs that are followed.
+    by_hand: bool,
     /// Functions that the server refuses to stop at.
     refused: Vec<Missing>,
     /// Breakpoints that are set while a trap is followed only.
@@ -125,6 +127,7 @@ impl Follower {
             plan,
             vectors,
             wanted,
+            by_hand: false,
             refused: Vec::new(),
             on_the_way: Vec::new(),
             following: BTreeMap::new(),
@@ -215,8 +218,12 @@ impl Follower {
         Ok(())
     }
 
-    /// Sees where all CPUs stand: several may have come to breakpoints at once.
-    fn stopped(
+    /// Sees where all CPUs of a machine stand that ran: several may have come to breakpoints at once. Answers with the
+    /// traps that are at their end.
+    ///
+    /// # Errors
+    /// The link failed.
+    pub fn stopped(
         &mut self,
         target: &mut dyn Target,
         images: &mut Images,
@@ -230,17 +237,89 @@ impl Follower {
                 true => target.registers(cpu)?,
                 false => registers,
             };
-            let registers = &registers;
-            let Some(pc) = registers.get("pc") else {
-                continue;
-            };
-            if self.plan.entries.contains(&pc) {
-                finished.extend(self.entered(target, images, cpu, registers)?);
-            } else if self.following.contains_key(&cpu) {
-                finished.extend(self.on_its_way(target, images, cpu, registers)?);
-            }
+            finished.extend(self.arrived(target, images, cpu, &registers)?);
         }
-        for story in &finished {
+        self.conclude(target, &mut finished)?;
+        Ok(finished)
+    }
+
+    /// Has one CPU execute one instruction, the others standing, and sees where it then stands.
+    ///
+    /// # Errors
+    /// The link failed.
+    pub fn step(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+    ) -> Result<Vec<Story>, FollowError> {
+        let story = match self.following.contains_key(&cpu) && !self.sees_ends() {
+            true => self.step_on(target, images, cpu)?,
+            false => {
+                run(target)?.step(cpu)?;
+                let registers = target.registers(cpu)?;
+                self.arrived(target, images, cpu, &registers)?
+            }
+        };
+        let mut finished: Vec<_> = story.into_iter().collect();
+        self.conclude(target, &mut finished)?;
+        Ok(finished)
+    }
+
+    /// Whether there are breakpoints where traps end; otherwise a CPU has to be stepped to the end of its trap.
+    pub fn sees_ends(&self) -> bool {
+        !self.plan.exits.is_empty()
+    }
+
+    /// Leaves it to whoever uses this to step CPUs, or not to. When it is no longer left to them, traps whose end would
+    /// not be seen are stepped to it.
+    ///
+    /// # Errors
+    /// The link failed.
+    pub fn by_hand(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        by_hand: bool,
+    ) -> Result<Vec<Story>, FollowError> {
+        self.by_hand = by_hand;
+        let mut finished = Vec::new();
+        if !by_hand && !self.sees_ends() {
+            let cpus: Vec<_> = self.following.keys().copied().collect();
+            for cpu in cpus {
+                finished.extend(self.step_through(target, images, cpu)?);
+            }
+            self.conclude(target, &mut finished)?;
+        }
+        Ok(finished)
+    }
+
+    /// A CPU has come to where it stands.
+    fn arrived(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+        registers: &Registers,
+    ) -> Result<Option<Story>, FollowError> {
+        match registers.get("pc") {
+            Some(pc) if self.plan.entries.contains(&pc) => {
+                self.entered(target, images, cpu, registers)
+            }
+            Some(_) if self.following.contains_key(&cpu) => {
+                self.on_its_way(target, images, cpu, registers)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Traps are at their end.
+    fn conclude(
+        &mut self,
+        target: &mut dyn Target,
+        finished: &mut [Story],
+    ) -> Result<(), FollowError> {
+        for story in &*finished {
             self.remember(story);
         }
         if self.following.is_empty() {
@@ -248,10 +327,10 @@ impl Follower {
                 run(target)?.remove(breakpoint)?;
             }
         }
-        for story in &mut finished {
+        for story in finished {
             self.name_the_faster(story);
         }
-        Ok(finished)
+        Ok(())
     }
 
     fn wants(&self, cpu: usize, registers: &Registers) -> bool {
@@ -316,7 +395,7 @@ impl Follower {
             && self.is_called(&following.story)
         {
             self.following.insert(cpu, following);
-            if self.wanted.steps || self.plan.exits.is_empty() {
+            if !self.by_hand && (self.wanted.steps || !self.sees_ends()) {
                 let story = self.step_through(target, images, cpu)?;
                 return Ok(lost.or(story));
             }

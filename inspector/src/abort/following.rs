@@ -3,6 +3,7 @@
 use super::choice::{Choice, choose, region};
 use super::difference::{self, Own, Tables, Written};
 use super::plan::{Role, Stop};
+use super::steps::Steps;
 use super::trap::{self, HOST_STAGE2};
 use super::{
     Cause, Changes, Comparison, Injected, LockStep, Outcome, Place, Road, Stage, Step, Story, Word,
@@ -34,6 +35,8 @@ pub(super) struct Following {
     under_lock: Option<(Look, Look)>,
     /// The ticket that this CPU held the host's lock with.
     ticket: Option<u16>,
+    /// How far it was stepped.
+    pub(super) steps: Steps,
     /// Where functions on the way return to, and what they are.
     pub(super) returns: Vec<(u64, Stop)>,
     /// The function that maps is a stop, or no other CPU has executed anything since the lock was held.
@@ -108,6 +111,7 @@ impl Following {
             before,
             under_lock: None,
             ticket: None,
+            steps: Steps::default(),
             returns: Vec::new(),
             sees_mapping,
             disturbed: false,

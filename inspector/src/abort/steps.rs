@@ -16,51 +16,92 @@ const AGAIN: u32 = 8;
 /// How many instructions the others are stepped by at once.
 const OTHERS: u64 = 64;
 
+/// How a CPU has come on by steps.
+#[derive(Default, Debug)]
+pub(super) struct Steps {
+    count: u64,
+    visits: HashMap<u64, u32>,
+}
+
+/// What a step means for the other CPUs.
+enum Others {
+    Stand,
+    /// This one may wait for one of them.
+    MayBeWaitedFor,
+    /// They have stood long enough.
+    ComeOn,
+}
+
+impl Steps {
+    fn step(&mut self, pc: u64) -> Others {
+        self.count += 1;
+        let again = self.visits.entry(pc).or_default();
+        *again += 1;
+        if *again == AGAIN {
+            self.visits.clear();
+            Others::MayBeWaitedFor
+        } else if self.count.is_multiple_of(PATIENCE) {
+            Others::ComeOn
+        } else {
+            Others::Stand
+        }
+    }
+}
+
 impl Follower {
-    /// Steps a CPU that stands at the entry until it is out of EL2.
+    /// Steps a CPU that is followed until it is out of EL2.
     pub(super) fn step_through(
         &mut self,
         target: &mut dyn Target,
         images: &mut Images,
         cpu: usize,
     ) -> Result<Option<Story>, FollowError> {
-        let mut left_text = false;
-        let mut visits: HashMap<u64, u32> = HashMap::new();
-        for count in 1..=MAX_STEPS {
-            let pc = run(target)?.step(cpu)?;
-            if let Some(following) = self.following.get_mut(&cpu) {
-                following.story.instructions = Some(count);
-                following.story.road.stepped = true;
-            }
-            let is_exit = self.plan.exits.contains(&pc);
-            let is_place = self.is_place(cpu, pc);
-            left_text |= !self.plan.is_text(pc);
-            if is_exit || is_place || left_text {
-                let registers = target.registers(cpu)?;
-                if is_exit || registers.exception_level().is_some_and(|el| el < 2) {
-                    self.look_steadily(target, cpu)?;
-                }
-                if registers.exception_level().is_some_and(|el| el < 2) {
-                    return self.finish(target, images, cpu, &registers, Seen::Host);
-                }
-                left_text = false;
-                if let Some(story) = self.on_its_way(target, images, cpu, &registers)? {
-                    return Ok(Some(story));
-                }
-            }
-            let again = visits.entry(pc).or_default();
-            *again += 1;
-            if *again == AGAIN {
-                visits.clear();
-                if self.waits(target, cpu)? {
-                    self.let_others_step(target, cpu)?;
-                }
-            } else if count % PATIENCE == 0 {
-                self.let_others_step(target, cpu)?;
+        for _ in 0..MAX_STEPS {
+            if let Some(story) = self.step_on(target, images, cpu)? {
+                return Ok(Some(story));
             }
         }
         let registers = target.registers(cpu)?;
         self.finish(target, images, cpu, &registers, Seen::Lost)
+    }
+
+    /// Steps a CPU that is followed by one instruction. Answers with its story when it is out of EL2.
+    pub(super) fn step_on(
+        &mut self,
+        target: &mut dyn Target,
+        images: &mut Images,
+        cpu: usize,
+    ) -> Result<Option<Story>, FollowError> {
+        let pc = run(target)?.step(cpu)?;
+        let Some(following) = self.following.get_mut(&cpu) else {
+            return Ok(None);
+        };
+        let others = following.steps.step(pc);
+        following.story.instructions = Some(following.steps.count);
+        following.story.road.stepped = true;
+        let is_exit = self.plan.exits.contains(&pc);
+        if is_exit || self.is_place(cpu, pc) || !self.plan.is_text(pc) {
+            let registers = target.registers(cpu)?;
+            let is_out = registers.exception_level().is_some_and(|el| el < 2);
+            if is_exit || is_out {
+                self.look_steadily(target, cpu)?;
+            }
+            if is_out {
+                return self.finish(target, images, cpu, &registers, Seen::Host);
+            }
+            if let Some(story) = self.on_its_way(target, images, cpu, &registers)? {
+                return Ok(Some(story));
+            }
+        }
+        let comes_on = match others {
+            Others::Stand => false,
+            Others::MayBeWaitedFor => self.waits(target, cpu)?,
+            Others::ComeOn => true,
+        };
+        if comes_on {
+            self.let_others_step(target, cpu)?;
+        }
+        Ok(None)
     }
 
     /// At the end, if no other CPU has executed anything since this one held the lock, the tables are as it left them.

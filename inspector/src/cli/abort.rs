@@ -8,6 +8,7 @@ use crate::session::{Opener, Session};
 use crate::view;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// After so long without a trap it is looked whether the machine still is the same.
@@ -55,6 +56,14 @@ pub(super) fn run(opener: &Opener, abort: &Abort, format: Format) -> anyhow::Res
         true => ExitCode::SUCCESS,
         false => ExitCode::from(FAILED),
     })
+}
+
+/// The document of stories that were followed elsewhere.
+pub(super) fn export(target: &str, stories: &[Arc<Story>], out: &mut dyn Write) -> io::Result<()> {
+    let complete = stories.iter().all(|story| story.problems.is_empty());
+    let elements = stories.iter().map(|story| json::story(story));
+    let document = Document::new("abort", complete, target, "aborts").elements(elements);
+    document.write_json(&mut io::BufWriter::new(out))
 }
 
 fn follow(

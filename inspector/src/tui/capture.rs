@@ -10,11 +10,14 @@ mod tests;
 pub use changes::Changes;
 
 use super::code::Code;
+use crate::abort::trap::HOST_STAGE2;
+use crate::abort::{Story, Word};
 use crate::addr::Span;
+use crate::arch::desc::Shape;
 use crate::model::{Entry, OwnerRange, RegimeCapture, System};
 use areas::{extent, is_ram, mark, overlapping, physical_areas, regime_areas};
 use faults::faults;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +60,9 @@ impl Class {
 
     /// Glyph of what changed since the last capture, whatever its class.
     pub const CHANGED: char = '*';
+
+    /// Glyph of what the last abort changed, whatever its class.
+    pub const ABORTED: char = '◆';
 
     /// Its glyph.
     pub fn glyph(self) -> char {
@@ -145,6 +151,25 @@ pub struct Capture {
     pub faults: Vec<String>,
     /// The code around each CPU's program counter, where it was read.
     pub code: Vec<Code>,
+    /// What the last abort that was followed changed.
+    pub last_abort: Aborted,
+}
+
+/// What an abort changed.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Aborted {
+    /// Ranges by address space, in the order of [`Capture::spaces`].
+    pub spaces: Vec<Vec<Span>>,
+    /// Addresses of words of tables.
+    pub words: BTreeSet<u64>,
+}
+
+impl Aborted {
+    /// Whether it changed part of a range of a space.
+    pub fn touches(&self, space: usize, span: Span) -> bool {
+        let spans = self.spaces.get(space).map_or(&[][..], Vec::as_slice);
+        spans.iter().any(|changed| changed.overlaps(span))
+    }
 }
 
 impl Capture {
@@ -180,7 +205,40 @@ impl Capture {
             changes,
             faults,
             code: Vec::new(),
+            last_abort: Aborted::default(),
         }
+    }
+
+    /// Marks what an abort changed.
+    pub fn mark_abort(&mut self, story: Option<&Story>) {
+        let Some(story) = story else {
+            return;
+        };
+        let mut spaces = vec![Vec::new(); self.spaces.len()];
+        for write in &story.writes {
+            // What a table is for, its own words say.
+            let is_table = |word: &Option<Word>| {
+                word.as_ref()
+                    .is_some_and(|word| word.descriptor.shape == Shape::Table)
+            };
+            let space = self
+                .spaces
+                .iter()
+                .position(|space| space.name == write.regime);
+            if let Some(space) = space.filter(|_| !is_table(&write.new)) {
+                let span = Span::new(write.ia, write.size);
+                spaces[space].push(span);
+                // The host's input addresses are physical.
+                if write.regime == HOST_STAGE2 {
+                    spaces[0].push(span);
+                }
+            }
+        }
+        if let Some(physical) = spaces.first_mut() {
+            physical.extend(story.changes.owners.iter().map(|change| change.pa));
+        }
+        let words = story.writes.iter().map(|write| write.at).collect();
+        self.last_abort = Aborted { spaces, words };
     }
 
     /// Index of the regime that a space shows; `None` for physical memory.

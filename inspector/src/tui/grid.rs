@@ -293,9 +293,8 @@ pub(super) fn note(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
     text(buf, area, area.x + 1, area.y, what, theme.dim());
 }
 
-/// A sentence in the middle of an area.
-pub(super) fn centred(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
-    let room = area.width.saturating_sub(4);
+/// A sentence in lines that are not wider than `room`, unless a word is.
+pub(super) fn wrap(what: &str, room: u16) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in what.split_whitespace() {
         match lines.last_mut() {
@@ -306,6 +305,12 @@ pub(super) fn centred(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
             _ => lines.push(word.to_owned()),
         }
     }
+    lines
+}
+
+/// A sentence in the middle of an area.
+pub(super) fn centred(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
+    let lines = wrap(what, area.width.saturating_sub(4));
     let count = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let top = area.y + area.height.saturating_sub(count) / 2;
     for (y, line) in (top..area.bottom()).zip(&lines) {

@@ -76,6 +76,18 @@ pub enum Action {
     StepOver,
     /// Let the machine run up to something.
     Until,
+    /// Run to the next abort.
+    NextAbort,
+    /// Run to the next abort that is refused.
+    NextRefused,
+    /// Run to the next step of this abort.
+    NextStage,
+    /// Run to the end of this abort.
+    EndAbort,
+    /// Let aborts pass unseen again.
+    Disarm,
+    /// Write the aborts that are shown to a file.
+    Export,
     /// Set a breakpoint.
     Break,
     /// Delete the breakpoint under the cursor.
@@ -239,11 +251,25 @@ use PaneId as P;
 /// Panes with marked changes and problems to go through.
 const MARKED: &[P] = &[P::Map, P::Runs, P::Owners];
 /// Panes with rows to filter.
-const ROWS: &[P] = &[P::Runs, P::Owners];
+const ROWS: &[P] = &[P::Runs, P::Owners, P::Abort];
+/// Panes with rows to sort.
+const SORTED: &[P] = &[P::Runs, P::Owners];
 
 /// Every key there is.
 #[rustfmt::skip]
 pub const KEYMAP: &[Binding] = &[
+    bind(&[key('a')], A::NextAbort, &[P::Abort], G::Machine, "abort", "run to the next host abort; from then on all are followed"),
+    bind(&[key('A')], A::NextRefused, &[P::Abort], G::Machine, "", "run to the end of the next one that is refused"),
+    bind(&[key('n')], A::NextStage, &[P::Abort], G::Machine, "stage", "run to the next step of the abort that this CPU is in"),
+    bind(&[key('e')], A::EndAbort, &[P::Abort], G::Machine, "end", "run to the end of the abort that this CPU is in"),
+    bind(&[key('D')], A::Disarm, &[P::Abort], G::Machine, "", "disarm: let aborts pass unseen again"),
+    bind(&[key('E')], A::Export, &[P::Abort], G::Machine, "", "write the aborts of the history to a file, as inspector abort --json does"),
+    bind(&[key('s')], A::Step, &[P::Abort], G::Machine, "step", "one instruction of the CPU that is shown, the others standing"),
+    bind(&[key('o')], A::StepOver, &[P::Abort], G::Machine, "over", "the same, but run through a function that it calls"),
+    bind(&[key('u')], A::Until, &[P::Abort], G::Machine, "until", "run until a lock is taken or contended, or this descriptor changes"),
+    bind(&[key('b')], A::Break, &[P::Abort], G::Machine, "break", "set a breakpoint at an address or a symbol"),
+    bind(&[key('x')], A::Unbreak, &[P::Abort], G::Machine, "", "delete the breakpoint under the cursor"),
+
     bind(&[key('1')], A::Show(P::Map), &[], G::Jump, "", "Map: address spaces as cells"),
     bind(&[key('2')], A::Show(P::Tables), &[], G::Jump, "", "Tables: the tree of table pages, word by word"),
     bind(&[key('3')], A::Show(P::Runs), &[], G::Jump, "", "Runs: every entry of every regime, merged"),
@@ -280,18 +306,13 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[key('+'), key('=')], A::ZoomIn, &[P::Map], G::Look, "zoom", "zoom in: half the bytes a cell"),
     bind(&[key('-')], A::ZoomOut, &[P::Map], G::Look, "", "zoom out: twice the bytes a cell"),
     bind(&[key('0')], A::Fit, &[P::Map], G::Look, "fit", "everything on one screen"),
-    bind(&[key('v')], A::View, &[P::Map, P::Tables, P::Runs, P::Abort], G::Look, "view", "next address space or regime; abort: code, breakpoints"),
+    bind(&[key('v')], A::View, &[P::Map, P::Tables, P::Runs, P::Abort], G::Look, "view", "next address space or regime; abort: code, history, regions, breakpoints"),
     bind(&[key('/')], A::Filter, ROWS, G::Look, "filter", "keep only rows with these words or addresses"),
-    bind(&[key('s')], A::Sort, ROWS, G::Look, "sort", "sort by the next column"),
-    bind(&[key('S')], A::Reverse, ROWS, G::Look, "", "turn the order round"),
+    bind(&[key('s')], A::Sort, SORTED, G::Look, "sort", "sort by the next column"),
+    bind(&[key('S')], A::Reverse, SORTED, G::Look, "", "turn the order round"),
 
     bind(&[key('c')], A::Continue, &[], G::Machine, "continue", "let the machine run"),
     bind(&[key('i')], A::Interrupt, &[], G::Machine, "interrupt", "stop the machine"),
-    bind(&[key('s')], A::Step, &[P::Abort], G::Machine, "step", "one instruction of the CPU that is shown, the others standing"),
-    bind(&[key('o')], A::StepOver, &[P::Abort], G::Machine, "over", "the same, but run through a function that it calls"),
-    bind(&[key('u')], A::Until, &[P::Abort], G::Machine, "until", "run until a lock is taken or contended, or this descriptor changes"),
-    bind(&[key('b')], A::Break, &[P::Abort], G::Machine, "break", "set a breakpoint at an address or a symbol"),
-    bind(&[key('x')], A::Unbreak, &[P::Abort], G::Machine, "", "delete the breakpoint under the cursor"),
     bind(&[key('r')], A::Capture, &[], G::Machine, "capture", "capture now (a running machine is stopped for it and goes on)"),
     bind(&[key('R')], A::Rate, &[], G::Machine, "", "how often to capture while the machine runs"),
     bind(&[key('f')], A::Freeze, &[], G::Machine, "freeze", "freeze: hold this capture; again: follow the machine"),

@@ -313,6 +313,7 @@ fn draw_status(state: &State, layout: Layout, buf: &mut Buffer) -> Option<Positi
         let label = match prompt.kind {
             PromptKind::Goto => "go to (0x…, host-s2:0x…, symbol): ",
             PromptKind::Save => "save a snapshot to: ",
+            PromptKind::Export => "save these aborts as JSON to: ",
             PromptKind::Break => "break at (0x…, symbol): ",
             PromptKind::Until => "run until: ",
         };
@@ -322,6 +323,7 @@ fn draw_status(state: &State, layout: Layout, buf: &mut Buffer) -> Option<Positi
     let sieve = match state.pane {
         PaneId::Runs => Some(&state.runs.sieve),
         PaneId::Owners => Some(&state.owners.sieve),
+        PaneId::Abort => Some(&state.abort.history.sieve),
         _ => None,
     };
     if let Some(sieve) = sieve.filter(|sieve| sieve.typing) {

@@ -17,6 +17,7 @@ use super::panes::{self, PaneId};
 use super::screen;
 use super::theme::Theme;
 use super::worker::{Command, Report};
+use crate::abort::Story;
 use crate::target::RunState;
 use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
@@ -31,17 +32,21 @@ pub enum Event {
     Terminal(TerminalEvent),
     /// The worker said something.
     Worker(Report),
+    /// Aborts were written to a file, or why not.
+    Exported(Result<PathBuf, String>),
     /// Time passed.
     Tick,
 }
 
 /// Something to do outside.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
     /// Tell the worker.
     Worker(Command),
     /// Put text on the clipboard.
     Copy(String),
+    /// Write aborts to a file.
+    Export(PathBuf, Vec<Arc<Story>>),
     /// Take or release the mouse.
     Mouse(bool),
     /// Give the terminal back to the shell for a while.
@@ -53,7 +58,7 @@ pub enum Effect {
 }
 
 /// What an event led to.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct Update {
     /// The screen looks different.
     pub redraw: bool,
@@ -217,6 +222,13 @@ impl State {
                 self.report(report, &mut effects);
                 true
             }
+            Event::Exported(result) => {
+                match result {
+                    Ok(path) => self.say(format!("saved {}", path.display())),
+                    Err(reason) => self.complain(reason),
+                }
+                true
+            }
             Event::Terminal(event) => self.terminal(&event, &mut effects),
         };
         if redraw {
@@ -305,6 +317,7 @@ impl State {
         match self.pane {
             PaneId::Runs => Some(&mut self.runs.sieve),
             PaneId::Owners => Some(&mut self.owners.sieve),
+            PaneId::Abort => Some(&mut self.abort.history.sieve),
             _ => None,
         }
     }
@@ -315,6 +328,7 @@ impl State {
             match self.pane {
                 PaneId::Runs => self.runs.refresh(&capture),
                 PaneId::Owners => self.owners.refresh(&capture),
+                PaneId::Abort => self.abort.history.refresh(),
                 _ => {}
             }
         }
@@ -356,7 +370,9 @@ impl State {
             },
             Action::Goto => self.ask(PromptKind::Goto),
             Action::Save => self.ask(PromptKind::Save),
+            Action::Export => self.ask(PromptKind::Export),
             Action::Filter => {
+                self.abort.view = panes::abort::View::History;
                 if let Some(sieve) = self.sieve() {
                     sieve.typing = true;
                 }
@@ -368,7 +384,16 @@ impl State {
             | Action::Freeze => {
                 self.machine(action, effects);
             }
-            Action::Step | Action::StepOver | Action::Until | Action::Break | Action::Unbreak => {
+            Action::NextAbort
+            | Action::NextRefused
+            | Action::NextStage
+            | Action::EndAbort
+            | Action::Disarm
+            | Action::Step
+            | Action::StepOver
+            | Action::Until
+            | Action::Break
+            | Action::Unbreak => {
                 self.run_control(action, effects);
             }
             Action::Back => self.go_back(),
@@ -423,6 +448,11 @@ impl State {
             Report::Run(state) => {
                 self.working = None;
                 self.ran(state);
+            }
+            Report::Told(story) => self.abort.history.push(story, self.now),
+            Report::Following { armed, stories } => {
+                self.abort.armed = armed;
+                self.abort.under_way = stories;
             }
             Report::Breakpoints(addresses) => self.abort.breakpoints = addresses,
             Report::Written(written) => self.written(written),

@@ -82,7 +82,6 @@ pub(super) struct Stop {
 }
 
 /// The machine.
-#[derive(Clone)]
 pub(super) struct Fake {
     pages: BTreeMap<u64, Vec<u8>>,
     tables: BTreeMap<u64, u64>,
@@ -421,7 +420,7 @@ impl RunControl for Fake {
     }
 }
 
-impl Machine for Fake {
+impl Machine for (Fake, Images) {
     fn name(&self) -> &str {
         "fake"
     }
@@ -431,21 +430,22 @@ impl Machine for Fake {
     }
 
     fn capture(&mut self) -> anyhow::Result<System> {
+        let (fake, images) = self;
         assert_ne!(
-            self.state,
+            fake.state,
             RunState::Running,
             "a machine that runs cannot be read"
         );
-        assert!(!self.panics, "as asked");
-        Ok(hypervisor::capture(self, &mut Images::default())?)
+        assert!(!fake.panics, "as asked");
+        Ok(hypervisor::capture(fake, images)?)
     }
 
-    fn target(&mut self) -> &mut dyn Target {
-        self
+    fn parts(&mut self) -> (&mut dyn Target, &mut Images) {
+        (&mut self.0, &mut self.1)
     }
 
     fn save(&mut self, path: &Path) -> anyhow::Result<()> {
-        self.link()?;
+        self.0.link()?;
         anyhow::ensure!(
             path.parent().is_some_and(Path::is_dir),
             "{}: no such folder",

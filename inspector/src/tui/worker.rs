@@ -1,12 +1,17 @@
 //! The thread that owns the machine: it alone reads, runs and stops it, saves it, and opens it anew
 //! when the link is lost. Commands come in, reports go out.
 
+mod follow;
 mod run;
 
+pub use follow::Point;
 pub use run::{Until, Watch, Written};
 
 use super::capture::Capture;
 use super::code;
+use crate::abort::Follower;
+use crate::abort::Story;
+use crate::image::Images;
 use crate::model::System;
 use crate::session::Session;
 use crate::target::{RunControl, RunState, Target, TargetError};
@@ -31,8 +36,13 @@ pub trait Machine: Send {
     /// A [`TargetError`] when the link failed; anything else concerns this capture only.
     fn capture(&mut self) -> anyhow::Result<System>;
 
+    /// The target, and the files of what runs there.
+    fn parts(&mut self) -> (&mut dyn Target, &mut Images);
+
     /// Its memory and registers.
-    fn target(&mut self) -> &mut dyn Target;
+    fn target(&mut self) -> &mut dyn Target {
+        self.parts().0
+    }
 
     /// Run control, where the machine can run.
     fn run_control(&mut self) -> Option<&mut dyn RunControl> {
@@ -61,8 +71,8 @@ impl Machine for Session {
         Ok(system)
     }
 
-    fn target(&mut self) -> &mut dyn Target {
-        self.target()
+    fn parts(&mut self) -> (&mut dyn Target, &mut Images) {
+        self.parts()
     }
 
     fn save(&mut self, path: &Path) -> anyhow::Result<()> {
@@ -89,6 +99,10 @@ pub enum Command {
     StepOver(usize),
     /// Let the machine run up to a write.
     Until(Watch),
+    /// Let the machine run up to a point of a host abort. From then on aborts are followed.
+    Follow(Point),
+    /// Let aborts pass unseen again.
+    Disarm,
     /// Set a breakpoint at an address of code.
     Break(u64),
     /// Take it away.
@@ -119,6 +133,15 @@ pub enum Report {
     Captured(Arc<Capture>),
     /// The run state, when it changed.
     Run(RunState),
+    /// An abort was followed to its end.
+    Told(Arc<Story>),
+    /// Whether aborts are followed, and those that are not at their end.
+    Following {
+        /// They are.
+        armed: bool,
+        /// What is known so far, a CPU each.
+        stories: Vec<Arc<Story>>,
+    },
     /// The user's breakpoints, when they changed.
     Breakpoints(Vec<u64>),
     /// The write that was waited for.
@@ -159,6 +182,8 @@ pub fn spawn(
         live: false,
         running: false,
         goal: None,
+        follower: None,
+        last_abort: None,
         breakpoints: Vec::new(),
         every: None,
         due: Instant::now(),
@@ -180,6 +205,10 @@ struct Worker {
     running: bool,
     /// What it runs up to.
     goal: Option<Goal>,
+    /// What follows aborts.
+    follower: Option<Follower>,
+    /// The last abort that was followed to its end.
+    last_abort: Option<Arc<Story>>,
     /// The user's.
     breakpoints: Vec<u64>,
     every: Option<Duration>,
@@ -226,7 +255,7 @@ impl Worker {
         let until_due = self.due.saturating_duration_since(Instant::now());
         match (&self.machine, self.running, self.every) {
             // It is waited for the machine itself.
-            _ if self.goal.is_some() => Some(Duration::ZERO),
+            _ if self.waits() => Some(Duration::ZERO),
             (None, ..) => Some(until_due),
             (Some(_), true, Some(_)) => Some(POLL.min(until_due)),
             (Some(_), true, None) => Some(POLL),
@@ -261,21 +290,32 @@ impl Worker {
             report(Report::Failed("the link is lost".into()));
             return Ok(());
         }
+        let ran = self.running;
         match command {
-            Command::Capture | Command::Save(_) if self.goal.is_some() => {
+            Command::Capture
+            | Command::Save(_)
+            | Command::Disarm
+            | Command::Break(_)
+            | Command::Unbreak(_)
+                if self.goal.is_some() =>
+            {
                 report(Report::Failed(
                     "the machine runs up to something: stop it first".into(),
                 ));
                 report(Report::Working("running"));
             }
-            Command::Capture => self.capture(report)?,
+            Command::Capture => return self.capture(report),
             Command::Continue => self.resume(report)?,
             Command::Interrupt => {
                 control(self.open_machine()?)?.interrupt()?;
-                self.running = false;
+                if std::mem::take(&mut self.running) {
+                    self.see(report)?;
+                }
                 self.forget_goal()?;
-                self.capture(report)?;
+                return self.capture(report);
             }
+            Command::Follow(point) => self.follow(point, report)?,
+            Command::Disarm => self.disarm(report)?,
             Command::Step(cpu) => self.step(cpu, report)?,
             Command::StepOver(cpu) => self.step_over(cpu, report)?,
             Command::Until(watch) => self.watch(watch, report)?,
@@ -288,15 +328,24 @@ impl Worker {
             ))),
             Command::Save(path) => {
                 report(Report::Working("saving"));
-                self.standing(|machine| machine.save(&path))?;
+                self.standing(report, |machine| machine.save(&path))?;
                 report(Report::Saved(path));
             }
             Command::Every(_) | Command::Quit => {}
+        }
+        // It came to a breakpoint just when it was stopped for this.
+        if ran && !self.running {
+            self.capture(report)?;
         }
         Ok(())
     }
 
     fn resume(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        if self.running {
+            return Ok(());
+        }
+        self.standing_machine()?;
+        self.by_hand(false, report)?;
         control(self.open_machine()?)?.resume()?;
         self.running = true;
         self.due = Instant::now() + self.every.unwrap_or_default();
@@ -307,10 +356,12 @@ impl Worker {
     /// Does something with the machine standing still, and lets it go on if it ran.
     fn standing<T>(
         &mut self,
+        report: &dyn Fn(Report),
         what: impl FnOnce(&mut dyn Machine) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         if self.running {
             control(self.open_machine()?)?.interrupt()?;
+            self.see(report)?;
             self.running = !self.hit()?;
         }
         let result = what(self.open_machine()?);
@@ -323,7 +374,7 @@ impl Worker {
     fn capture(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
         report(Report::Working("capturing"));
         let start = Instant::now();
-        let (system, code, state) = self.standing(|machine| {
+        let (system, code, state) = self.standing(report, |machine| {
             let system = machine.capture()?;
             let code = code::read(machine.target(), &system)?;
             let state = machine.run_control().map(RunControl::state).transpose()?;
@@ -334,9 +385,11 @@ impl Worker {
         let mut capture =
             Capture::new(system, self.last.as_deref(), self.captures, start.elapsed());
         capture.code = code;
+        capture.mark_abort(self.last_abort.as_deref());
         let capture = Arc::new(capture);
         self.last = Some(Arc::clone(&capture));
         report(Report::Captured(capture));
+        self.report_following(report);
         match state {
             Some(_) if self.running => report(Report::Run(RunState::Running)),
             Some(state) => report(Report::Run(state)),
@@ -359,6 +412,9 @@ impl Worker {
                 }
             }
             return Ok(());
+        }
+        if self.goal.is_some() && !self.running {
+            return self.step_towards(report);
         }
         match self.wait()? {
             Some(RunState::Running) => {
@@ -396,6 +452,8 @@ impl Worker {
         self.machine = None;
         self.running = false;
         self.goal = None;
+        self.follower = None;
+        self.report_following(report);
         self.breakpoints.clear();
         report(Report::Breakpoints(Vec::new()));
         self.due = Instant::now() + RETRY;

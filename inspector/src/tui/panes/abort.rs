@@ -1,10 +1,13 @@
-//! Host aborts: the CPU that handles one, its code, what the hardware said, the walk of the faulting address; and
-//! breakpoints.
+//! Host aborts: the CPU that handles one, how far it has come, its code, what the hardware said, the walk of the faulting
+//! address; those of this session; breakpoints.
 
 mod code;
 mod facts;
+mod history;
+mod stages;
 
 use super::{Focus, below, split};
+use crate::abort::Story;
 use crate::model::Cpu;
 use crate::tui::capture::Capture;
 use crate::tui::grid;
@@ -14,8 +17,11 @@ use crate::tui::panel::Panel;
 use crate::tui::theme::Theme;
 use crate::tui::worker::Written;
 use crate::view::{self, Cell, Role};
+use history::{History, Told};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use stages::Way;
+use std::sync::Arc;
 
 /// What the pane shows; where there is room, the code stands above any other.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -23,12 +29,31 @@ pub enum View {
     /// The code around the chosen CPU's program counter.
     #[default]
     Code,
+    /// The aborts that were followed in this session.
+    History,
+    /// How many each region had.
+    Regions,
     /// The user's breakpoints.
     Breakpoints,
 }
 
+impl View {
+    fn next(self) -> Self {
+        match self {
+            Self::Code => Self::History,
+            Self::History => Self::Regions,
+            Self::Regions => Self::Breakpoints,
+            Self::Breakpoints => Self::Code,
+        }
+    }
+}
+
 /// From so many lines on there is room for the code and a list below it.
 const TALL: u16 = 28;
+/// From so many columns on the stages stand in a column beside the code.
+const WIDE: u16 = 100;
+/// Width of that column.
+const STAGES: u16 = 38;
 
 /// State of the pane.
 #[derive(Clone, Default, Debug)]
@@ -37,8 +62,14 @@ pub struct Abort {
     pub cpu: usize,
     /// What is shown.
     pub view: View,
-    /// Cursor in the list.
+    /// Cursor in the list of breakpoints, or of regions.
     pub list: List,
+    /// The aborts that were followed.
+    pub history: History,
+    /// Aborts are followed from their entry on.
+    pub armed: bool,
+    /// Those that are not at their end.
+    pub under_way: Vec<Arc<Story>>,
     /// Addresses of the user's breakpoints.
     pub breakpoints: Vec<u64>,
     /// The write that the machine was stopped for.
@@ -47,6 +78,8 @@ pub struct Abort {
 
 /// Where the parts of the pane are.
 struct Areas {
+    /// The stages, in a column or in a line.
+    stages: Rect,
     code: Option<Rect>,
     list: Option<Rect>,
 }
@@ -54,20 +87,51 @@ struct Areas {
 impl Abort {
     fn areas(&self, body: Rect) -> Areas {
         let main = split(body).0;
-        if main.height >= TALL {
-            let upper = main.height * 3 / 5;
-            return Areas {
-                code: Some(Rect {
-                    height: upper,
-                    ..main
-                }),
-                list: Some(below(main, upper)),
-            };
-        }
+        let tall = main.height >= TALL;
+        let upper = if tall {
+            main.height * 3 / 5
+        } else {
+            main.height
+        };
+        let upper = Rect {
+            height: upper,
+            ..main
+        };
+        let (stages, rest) = match main.width >= WIDE {
+            true => columns(upper, STAGES),
+            false => (
+                Rect {
+                    height: 1.min(upper.height),
+                    ..upper
+                },
+                below(upper, 1),
+            ),
+        };
         let is_code = self.view == View::Code;
         Areas {
-            code: is_code.then_some(main),
-            list: (!is_code).then_some(main),
+            stages,
+            code: (tall || is_code).then_some(rest),
+            list: match tall {
+                true => Some(below(main, upper.height)),
+                false => (!is_code).then_some(rest),
+            },
+        }
+    }
+
+    /// How many rows the list has.
+    fn rows(&self) -> usize {
+        match self.view {
+            View::Code | View::History => self.history.len(),
+            View::Regions => self.history.places(),
+            View::Breakpoints => self.breakpoints.len(),
+        }
+    }
+
+    /// The cursor of the list.
+    fn cursor(&mut self) -> &mut List {
+        match self.view {
+            View::Code | View::History => &mut self.history.list,
+            View::Regions | View::Breakpoints => &mut self.list,
         }
     }
 
@@ -82,8 +146,8 @@ impl Abort {
             .areas(body)
             .list
             .map_or(0, |list| below(list, 2).height);
-        self.list
-            .settle(self.breakpoints.len(), usize::from(height));
+        let rows = self.rows();
+        self.cursor().settle(rows, usize::from(height));
     }
 
     /// Moves; whether the action was one that does.
@@ -93,13 +157,14 @@ impl Abort {
             Action::Left => self.choose(self.cpu.saturating_sub(1)),
             Action::Right => self.choose((self.cpu + 1).min(last)),
             Action::View => {
-                self.view = match self.view {
-                    View::Code => View::Breakpoints,
-                    View::Breakpoints => View::Code,
-                };
+                self.view = self.view.next();
+                self.list = List::default();
                 true
             }
-            _ => self.list.act(action, self.breakpoints.len()),
+            _ => {
+                let rows = self.rows();
+                self.cursor().act(action, rows)
+            }
         }
     }
 
@@ -108,9 +173,11 @@ impl Abort {
         std::mem::replace(&mut self.cpu, cpu) != cpu
     }
 
-    /// The breakpoint under the cursor.
+    /// The breakpoint under the cursor, where breakpoints are shown.
     pub fn breakpoint(&self) -> Option<u64> {
-        self.breakpoints.get(self.list.cursor).copied()
+        let shown = self.view == View::Breakpoints;
+        let breakpoints = Some(&self.breakpoints).filter(|_| shown)?;
+        breakpoints.get(self.list.cursor).copied()
     }
 
     /// Puts the cursor on a line of the screen.
@@ -119,8 +186,10 @@ impl Abort {
             return false;
         };
         let line = y.checked_sub(below(list, 2).y).map(usize::from);
-        let row = line.and_then(|line| self.list.at_line(line, self.breakpoints.len()));
-        row.inspect(|row| self.list.cursor = *row).is_some()
+        let rows = self.rows();
+        let cursor = self.cursor();
+        let row = line.and_then(|line| cursor.at_line(line, rows));
+        row.inspect(|row| cursor.cursor = *row).is_some()
     }
 
     fn cpu<'a>(&self, capture: &'a Capture) -> Option<&'a Cpu> {
@@ -132,7 +201,10 @@ impl Abort {
         let Some(cpu) = self.cpu(capture) else {
             return Focus::default();
         };
-        let ipa = view::abort(&capture.system, cpu).and_then(|abort| abort.ipa);
+        let ipa = match self.told() {
+            Some(told) => told.story.fault().and_then(|fault| fault.ipa),
+            None => view::abort(&capture.system, cpu).and_then(|abort| abort.ipa),
+        };
         let host = capture
             .system
             .regimes
@@ -155,14 +227,56 @@ impl Abort {
         }
     }
 
+    /// The abort that is chosen in the history, where that is shown.
+    fn told(&self) -> Option<&Told> {
+        let shown = self.view == View::History;
+        self.history.selected().filter(|_| shown)
+    }
+
+    /// The last abort of the CPU, if it was followed and its registers still tell of it.
+    fn ended(&self, capture: &Capture) -> Option<&Told> {
+        let registers = &self.cpu(capture)?.registers;
+        let told = self.history.last_of(self.cpu)?;
+        let fault = told.story.fault()?;
+        let same = registers.get("ESR_EL2") == Some(told.story.esr)
+            && registers.get("HPFAR_EL2") == Some(fault.hpfar)
+            && registers.get("FAR_EL2") == Some(fault.far);
+        same.then_some(told)
+    }
+
+    /// The abort that the CPU is in, if it is followed.
+    fn current(&self) -> Option<&Arc<Story>> {
+        self.under_way.iter().find(|story| story.cpu == self.cpu)
+    }
+
+    /// The abort whose stages are shown.
+    fn way(&self, capture: &Capture) -> Option<Way<'_>> {
+        let way = |story, ended| Way { story, ended };
+        if let Some(told) = self.told() {
+            return Some(way(&told.story, true));
+        }
+        let current = self.current().map(|story| way(story, false));
+        current.or_else(|| self.ended(capture).map(|told| way(&told.story, true)))
+    }
+
     /// Draws the pane.
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
         let areas = self.areas(body);
+        let way = self.way(capture);
+        match areas.stages.height {
+            0 | 1 => stages::draw_line(way, theme, areas.stages, buf),
+            _ => stages::draw_column(way, theme, areas.stages, buf),
+        }
         if let Some(area) = areas.code {
             self.draw_code(capture, theme, area, buf);
         }
-        if let Some(area) = areas.list {
-            self.draw_breakpoints(capture, theme, area, buf);
+        let Some(area) = areas.list else {
+            return;
+        };
+        match self.view {
+            View::Code | View::History => self.history.draw(theme, area, buf),
+            View::Regions => self.history.draw_places(&self.list, theme, area, buf),
+            View::Breakpoints => self.draw_breakpoints(capture, theme, area, buf),
         }
     }
 
@@ -199,6 +313,26 @@ impl Abort {
         if let Some(written) = &self.written {
             return Some(facts::written(capture, written));
         }
-        Some(facts::cpu(capture, cpu))
+        if let Some(told) = self.told() {
+            return Some(facts::told(told));
+        }
+        Some(match (self.current(), self.ended(capture)) {
+            (None, Some(told)) => facts::told(told),
+            (current, _) => facts::cpu(capture, cpu, current.map(Arc::as_ref)),
+        })
     }
+}
+
+/// A column at the left, and the rest.
+fn columns(area: Rect, width: u16) -> (Rect, Rect) {
+    let left = Rect {
+        width: width.min(area.width),
+        ..area
+    };
+    let right = Rect {
+        x: left.right() + 1,
+        width: area.width.saturating_sub(left.width + 1),
+        ..area
+    };
+    (left, right)
 }

@@ -18,6 +18,8 @@ pub enum PromptKind {
     Goto,
     /// The name of a file.
     Save,
+    /// The name of a file for aborts.
+    Export,
     /// Where to set a breakpoint: an address or a symbol.
     Break,
     /// What to run up to.
@@ -58,6 +60,7 @@ impl State {
         let text = match kind {
             PromptKind::Goto | PromptKind::Break | PromptKind::Until => String::new(),
             PromptKind::Save => snapshot_name(self.capture.as_deref()).display().to_string(),
+            PromptKind::Export => "aborts.json".to_owned(),
         };
         let capture = self.capture.as_ref();
         let symbols = || {
@@ -68,7 +71,7 @@ impl State {
         let names = match kind {
             PromptKind::Goto | PromptKind::Break => symbols(),
             PromptKind::Until => in_lines(self.watches().iter().map(|(name, _)| name.as_str())),
-            PromptKind::Save => String::new(),
+            PromptKind::Save | PromptKind::Export => String::new(),
         };
         self.prompt = Some(Prompt {
             kind,
@@ -126,7 +129,7 @@ impl State {
         let offers = match prompt.kind {
             PromptKind::Goto | PromptKind::Break => !text.is_empty() && !text.starts_with("0x"),
             PromptKind::Until => true,
-            PromptKind::Save => false,
+            PromptKind::Save | PromptKind::Export => false,
         };
         if offers {
             prompt.matches = matches(&prompt.names, text);
@@ -144,6 +147,10 @@ impl State {
             PromptKind::Until => self.run_until(chosen.unwrap_or(text), effects),
             _ if text.is_empty() => {}
             PromptKind::Save => effects.push(Effect::Worker(Command::Save(PathBuf::from(text)))),
+            PromptKind::Export => {
+                let stories = self.abort.history.stories();
+                effects.push(Effect::Export(PathBuf::from(text), stories));
+            }
             PromptKind::Goto => self.go(chosen.unwrap_or(text)),
             PromptKind::Break => self.set_breakpoint(chosen.unwrap_or(text), effects),
         }

@@ -3,7 +3,7 @@
 use super::{Effect, Link, PromptKind, RATES, State, seconds};
 use crate::target::RunState;
 use crate::tui::keymap::Action;
-use crate::tui::worker::{Command, Written};
+use crate::tui::worker::{Command, Point, Written};
 
 impl State {
     /// Keys about the machine.
@@ -49,6 +49,7 @@ impl State {
             }
             _ if !self.live => return self.complain("this target is a file: it does not run"),
             Action::Break => return self.ask(PromptKind::Break),
+            Action::Disarm => Command::Disarm,
             Action::Unbreak => match self.abort.breakpoint() {
                 Some(pc) => Command::Unbreak(pc),
                 None => return self.complain("there is no breakpoint to delete"),
@@ -59,6 +60,10 @@ impl State {
             // Keys that repeat faster than the machine steps do not pile up.
             _ if self.working.is_some() => return,
             Action::Until => return self.ask(PromptKind::Until),
+            Action::NextAbort => Command::Follow(Point::Entry),
+            Action::NextRefused => Command::Follow(Point::Refused),
+            Action::NextStage => Command::Follow(Point::Stage(cpu)),
+            Action::EndAbort => Command::Follow(Point::End(cpu)),
             Action::StepOver => Command::StepOver(cpu),
             _ => Command::Step(cpu),
         };

@@ -1,11 +1,12 @@
 //! The pane of aborts, and running up to something.
 
 use super::*;
+use crate::abort::{Story, testing as stories};
 use crate::addr::Span;
 use crate::tui::panes::PaneId;
 use crate::tui::panes::abort::View;
 use crate::tui::state::Effect;
-use crate::tui::worker::{Command, Until, Watch, Written};
+use crate::tui::worker::{Command, Point, Until, Watch, Written};
 
 /// The pane on CPU 1, which is in an abort.
 fn abort_state(width: u16, height: u16) -> State {
@@ -32,7 +33,7 @@ fn an_abort_at_every_size() {
             6,
             Event::Worker(Report::Breakpoints(vec![0x40_4020_0150, 0x40_4020_0300])),
         );
-        press(&mut state, "vj");
+        press(&mut state, "vvvj");
         insta::assert_snapshot!(
             format!("abort_breakpoints_{width}x{height}"),
             screen_text(&state)
@@ -49,7 +50,7 @@ fn what_is_not_to_be_seen_is_said() {
         screen.contains("memory holds no instructions here"),
         "{screen}"
     );
-    press(&mut state, "v");
+    press(&mut state, "vvv");
     let screen = screen_text(&state);
     assert!(screen.contains("none: b sets one"), "{screen}");
 }
@@ -73,7 +74,7 @@ fn keys_run_the_cpu_that_is_shown() {
         Event::Worker(Report::Breakpoints(breakpoints)),
     );
     assert_eq!(
-        commands(press(&mut state, "jx")),
+        commands(press(&mut state, "vvvjx")),
         [Command::Unbreak(0x40_4020_0150)]
     );
     for keys in ["b0x3\n", "bnowhere\n"] {
@@ -156,6 +157,136 @@ fn the_wheel_and_a_press_choose_a_breakpoint() {
         Event::Worker(Report::Breakpoints(vec![4, 8, 12])),
     );
     assert_eq!(state.abort.view, View::Code);
-    press(&mut state, "jj");
+    press(&mut state, "vvvjj");
     assert_eq!(state.abort.breakpoint(), Some(12));
+}
+
+/// A story of CPU 1 that has come as far as its look-up, as the fake's registers tell it.
+fn under_way() -> Arc<Story> {
+    Arc::new(stories::mapped())
+}
+
+fn told(state: &mut State, seconds: u64, story: Story) {
+    send(state, seconds, Event::Worker(Report::Told(Arc::new(story))));
+}
+
+fn following(state: &mut State, stories: Vec<Arc<Story>>) {
+    let armed = true;
+    send(
+        state,
+        6,
+        Event::Worker(Report::Following { armed, stories }),
+    );
+}
+
+/// With four aborts told, the last of them at the address that CPU 1 faulted at.
+fn told_state(width: u16, height: u16) -> State {
+    let mut state = abort_state(width, height);
+    let all = [
+        stories::mapped(),
+        stories::refused(),
+        stories::gave_up(),
+        stories::mapped(),
+    ];
+    for (story, at) in all.into_iter().zip([7, 9, 70, 71]) {
+        told(&mut state, at, story);
+    }
+    state
+}
+
+#[test]
+fn the_stages_light_up() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut state = abort_state(width, height);
+        following(&mut state, vec![under_way()]);
+        insta::assert_snapshot!(
+            format!("abort_under_way_{width}x{height}"),
+            screen_text(&state)
+        );
+        // Another CPU is in none.
+        press(&mut state, "l");
+        assert!(!screen_text(&state).contains("▶look-up"));
+    }
+}
+
+#[test]
+fn aborts_of_the_session_are_rows_and_told_again() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut state = told_state(width, height);
+        press(&mut state, "v");
+        insta::assert_snapshot!(
+            format!("abort_history_{width}x{height}"),
+            screen_text(&state)
+        );
+        press(&mut state, "v");
+        insta::assert_snapshot!(
+            format!("abort_regions_{width}x{height}"),
+            screen_text(&state)
+        );
+    }
+    let mut state = told_state(160, 50);
+    press(&mut state, "vkk");
+    insta::assert_snapshot!("abort_refused", screen_text(&state));
+    press(&mut state, "/gave\n");
+    let screen = screen_text(&state);
+    assert!(
+        screen.contains("1 of 1 of 4") && screen.contains("abort 3 of CPU 1"),
+        "{screen}"
+    );
+    press(&mut state, "\x1b");
+    assert!(screen_text(&state).contains("1 of 4"));
+}
+
+#[test]
+fn keys_follow_aborts() {
+    let mut state = abort_state(100, 40);
+    for (keys, command) in [
+        ("a", Command::Follow(Point::Entry)),
+        ("A", Command::Follow(Point::Refused)),
+        ("n", Command::Follow(Point::Stage(1))),
+        ("e", Command::Follow(Point::End(1))),
+        ("D", Command::Disarm),
+    ] {
+        assert_eq!(commands(press(&mut state, keys)), [command], "{keys}");
+    }
+}
+
+#[test]
+fn the_aborts_that_are_shown_are_saved() {
+    let mut state = told_state(100, 40);
+    press(&mut state, "/refused\n");
+    let update = press(&mut state, "E\n");
+    let [Effect::Export(path, stories)] = &update.effects[..] else {
+        panic!("{update:?}");
+    };
+    assert_eq!(path.to_str(), Some("aborts.json"));
+    assert_eq!(stories.len(), 1);
+    assert_eq!(*stories[0], stories::refused());
+    send(&mut state, 80, Event::Exported(Ok(path.clone())));
+    assert!(screen_text(&state).contains("saved aborts.json"));
+    send(&mut state, 81, Event::Exported(Err("no room".to_owned())));
+    assert!(screen_text(&state).contains("no room"));
+}
+
+#[test]
+fn the_map_and_the_tables_mark_what_the_last_abort_changed() {
+    let mut state = later_state(120, 40);
+    let mut capture = Capture::clone(&captures()[1]);
+    let mut story = stories::mapped();
+    let at = capture.system.regimes[0].tables[3].pa;
+    for write in &mut story.writes {
+        (write.at, write.ia, write.size) = (at, 0x4100_0000, 2 << 20);
+    }
+    capture.mark_abort(Some(&story));
+    send(&mut state, 6, captured(&Arc::new(capture)));
+    press(&mut state, "1v");
+    let screen = screen_text(&state);
+    assert!(screen.contains("◆  changed by the last abort"), "{screen}");
+    assert!(screen.matches('◆').count() > 1, "{screen}");
+    press(&mut state, "2");
+    let found = (0..40).any(|_| {
+        press(&mut state, "j");
+        screen_text(&state).contains("◆ last abort")
+    });
+    assert!(found, "{}", screen_text(&state));
 }

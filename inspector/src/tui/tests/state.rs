@@ -63,7 +63,7 @@ fn starts(pane: PaneId) -> Vec<State> {
         Event::Worker(Report::Breakpoints(breakpoints)),
     );
     if pane == PaneId::Abort {
-        press(&mut listed, "vj");
+        press(&mut listed, "vvvj");
         key(&mut listed, KeyCode::PageDown, KeyModifiers::NONE);
     }
     vec![

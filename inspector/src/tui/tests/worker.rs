@@ -1,8 +1,10 @@
 //! The thread that owns the machine.
 
+mod follow;
 mod run;
 
 use super::*;
+use crate::image::Images;
 use crate::tui::worker::{Command, Machine, Opener, spawn};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -26,13 +28,17 @@ impl Rig {
         let opener: Opener = Box::new(move || {
             let next = again.lock().expect("one thread").next();
             let next = next.ok_or_else(|| anyhow::anyhow!("connection refused"))?;
-            Ok(Box::new(next) as Box<dyn Machine>)
+            Ok(Box::new((next, Images::default())) as Box<dyn Machine>)
         });
+        Self::spawn(Box::new((first, Images::default())), opener)
+    }
+
+    fn spawn(machine: Box<dyn Machine>, opener: Opener) -> Self {
         let (sender, reports) = channel();
         let report = move |report| {
             let _ = sender.send(report);
         };
-        let (commands, handle) = spawn(Box::new(first), opener, report).expect("a thread");
+        let (commands, handle) = spawn(machine, opener, report).expect("a thread");
         Self {
             commands,
             reports,
@@ -60,6 +66,20 @@ impl Rig {
     fn capture(&self) -> Arc<Capture> {
         self.wait(|report| match report {
             Report::Captured(capture) => Some(Arc::clone(capture)),
+            _ => None,
+        })
+    }
+
+    /// Where the CPUs stand in the next capture.
+    fn pcs(&self) -> Vec<u64> {
+        let capture = self.capture();
+        let cpus = capture.system.cpus.iter();
+        cpus.filter_map(|cpu| cpu.pc).collect()
+    }
+
+    fn failure(&self) -> String {
+        self.wait(|report| match report {
+            Report::Failed(text) => Some(text.clone()),
             _ => None,
         })
     }

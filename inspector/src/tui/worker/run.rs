@@ -4,11 +4,11 @@ use super::{Machine, Report, Worker};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::Tickets;
-use crate::target::{Breakpoint, Registers, RunControl, RunState, Target};
+use crate::target::{Breakpoint, RunControl, RunState, Target};
 use std::time::Duration;
 
 /// How long a stop is waited for before commands are looked at again.
-const WAIT: Duration = Duration::from_millis(20);
+pub(super) const WAIT: Duration = Duration::from_millis(20);
 
 /// Memory that a run ends at when it is written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,13 +60,23 @@ pub(super) enum Goal {
     },
     /// A write; the value as it was last seen.
     Write { watch: Watch, old: u64 },
+    /// A CPU at the entry of an abort.
+    Entry,
+    /// An abort that was refused.
+    Refused,
+    /// More steps of the abort that a CPU is in, or its end.
+    Stage { cpu: usize, steps: usize },
+    /// The end of the abort that a CPU is in.
+    End { cpu: usize },
 }
 
 impl Goal {
-    fn breakpoint(&self) -> Breakpoint {
+    /// What only this run ends at; traps have stops of their own.
+    fn breakpoint(&self) -> Option<Breakpoint> {
         match self {
-            Self::Behind { pc, .. } => Breakpoint::Code(*pc),
-            Self::Write { watch, .. } => Breakpoint::Write(watch.at),
+            Self::Behind { pc, .. } => Some(Breakpoint::Code(*pc)),
+            Self::Write { watch, .. } => Some(Breakpoint::Write(watch.at)),
+            _ => None,
         }
     }
 }
@@ -112,8 +122,9 @@ enum Verdict {
 impl Worker {
     /// Has one CPU execute one instruction, the others standing.
     pub(super) fn step(&mut self, cpu: usize, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        self.standing_machine()?;
         report(Report::Working("stepping"));
-        control(self.standing_machine()?)?.step(cpu)?;
+        self.step_one(cpu, report)?;
         self.capture(report)
     }
 
@@ -148,7 +159,7 @@ impl Worker {
         report: &dyn Fn(Report),
     ) -> anyhow::Result<()> {
         let breakpoint = Breakpoint::Code(pc);
-        let answer = self.standing(|machine| {
+        let answer = self.standing(report, |machine| {
             let control = control(machine)?;
             match set {
                 true => Ok(control.insert(breakpoint)?),
@@ -170,18 +181,19 @@ impl Worker {
     }
 
     /// Lets the machine run up to something.
-    fn aim(
+    pub(super) fn aim(
         &mut self,
         goal: Goal,
         doing: &'static str,
         report: &dyn Fn(Report),
     ) -> anyhow::Result<()> {
-        let breakpoint = goal.breakpoint();
         let control = control(self.standing_machine()?)?;
-        if let Err(reason) = control.insert(breakpoint)? {
+        if let Some(breakpoint) = goal.breakpoint()
+            && let Err(reason) = control.insert(breakpoint)?
+        {
             let what = match &goal {
-                Goal::Behind { pc, .. } => format!("no breakpoint at {pc:#x}"),
                 Goal::Write { watch, .. } => format!("{} cannot be watched", watch.what),
+                _ => "no breakpoint behind the call".to_owned(),
             };
             report(Report::Failed(format!("{what}: {reason}")));
             return Ok(());
@@ -194,13 +206,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether it is waited for the machine itself, commands being looked at in between.
+    pub(super) fn waits(&self) -> bool {
+        self.goal.is_some() || self.running && self.follower.is_some()
+    }
+
     /// Waits a little for the machine to stop by itself.
     pub(super) fn wait(&mut self) -> anyhow::Result<Option<RunState>> {
-        let limit = if self.goal.is_some() {
-            WAIT
-        } else {
-            Duration::ZERO
-        };
+        let limit = if self.waits() { WAIT } else { Duration::ZERO };
         let Some(machine) = self.machine.as_deref_mut() else {
             return Ok(None);
         };
@@ -214,7 +227,7 @@ impl Worker {
         cpu: Option<usize>,
         report: &dyn Fn(Report),
     ) -> anyhow::Result<()> {
-        let written = match self.look(cpu)? {
+        let written = match self.look(cpu, report)? {
             Verdict::GoOn => {
                 control(self.open_machine()?)?.resume()?;
                 return Ok(());
@@ -232,72 +245,85 @@ impl Worker {
 
     /// Takes away what only the end of this run was found by. The machine stands.
     pub(super) fn forget_goal(&mut self) -> anyhow::Result<()> {
-        let Some(goal) = self.goal.take() else {
-            return Ok(());
-        };
-        let breakpoint = goal.breakpoint();
-        let users = |pc: &u64| Breakpoint::Code(*pc) == breakpoint;
-        if !self.breakpoints.iter().any(users) {
-            control(self.open_machine()?)?.remove(breakpoint)?;
+        let goal = self.goal.take();
+        if let Some(breakpoint) = goal.and_then(|goal| goal.breakpoint()) {
+            let users = |pc: &u64| Breakpoint::Code(*pc) == breakpoint;
+            if !self.breakpoints.iter().any(users) {
+                control(self.open_machine()?)?.remove(breakpoint)?;
+            }
         }
         Ok(())
     }
 
-    /// Sees whether a stop is what is waited for. It may be the user's breakpoint just as well.
-    fn look(&mut self, cpu: Option<usize>) -> anyhow::Result<Verdict> {
-        let Self {
-            machine: Some(machine),
-            goal: Some(goal),
-            breakpoints,
-            ..
-        } = self
-        else {
-            return Ok(Verdict::Done(None));
-        };
-        let cpus = machine.target().all_registers()?;
-        let pc = |registers: &Registers| registers.get("pc");
-        if cpus
-            .iter()
-            .filter_map(pc)
-            .any(|pc| breakpoints.contains(&pc))
-        {
+    /// Sees whether a stop is what is waited for. It may be the user's breakpoint just as well, or a stop of a trap
+    /// that is followed.
+    fn look(&mut self, cpu: Option<usize>, report: &dyn Fn(Report)) -> anyhow::Result<Verdict> {
+        let cpus = self.open_machine()?.target().all_registers()?;
+        let ended = self.see(report)?;
+        let pcs: Vec<_> = cpus.iter().map(|registers| registers.get("pc")).collect();
+        let stands_at =
+            |breakpoints: &[u64]| pcs.iter().flatten().any(|pc| breakpoints.contains(pc));
+        if stands_at(&self.breakpoints) {
             return Ok(Verdict::Done(None));
         }
-        match goal {
-            Goal::Behind { cpu, pc: end, sp } => {
-                let is_it = |registers: &Registers| {
-                    pc(registers) == Some(*end) && registers.get("sp") == *sp
-                };
-                // Another CPU, or this one in a call of the same function by itself.
-                let others = cpus.iter().any(|registers| pc(registers) == Some(*end));
-                let there = cpus.get(*cpu).is_some_and(is_it);
-                Ok(if others && !there {
-                    Verdict::GoOn
-                } else {
-                    Verdict::Done(None)
-                })
+        let set = control(self.open_machine()?)?.breakpoints();
+        let set: Vec<_> = set
+            .iter()
+            .filter_map(|breakpoint| match breakpoint {
+                Breakpoint::Code(pc) => Some(*pc),
+                Breakpoint::Write(_) => None,
+            })
+            .collect();
+        // The last stop of a trap may be gone by now.
+        let ours = stands_at(&set) || !ended.is_empty();
+        let other = match ours {
+            true => Verdict::GoOn,
+            false => Verdict::Done(None),
+        };
+        let Some(goal) = self.goal.clone() else {
+            return Ok(other);
+        };
+        let done = match goal {
+            Goal::Behind { cpu, pc, sp } => {
+                // Not in a call of the same function by itself.
+                pcs.get(cpu) == Some(&Some(pc)) && cpus[cpu].get("sp") == sp
             }
             Goal::Write { watch, old } => {
-                let Some((cpu, pc)) = cpu.and_then(|cpu| Some((cpu, pc(cpus.get(cpu)?)?))) else {
-                    return Ok(Verdict::Done(None));
+                let writer = cpu.and_then(|cpu| Some((cpu, (*pcs.get(cpu)?)?)));
+                return match writer.filter(|(_, pc)| !set.contains(pc)) {
+                    Some((cpu, pc)) => self.look_at_write(watch, old, cpu, pc, report),
+                    None => Ok(other),
                 };
-                control(machine.as_mut())?.step(cpu)?;
-                let new = read(machine.target(), Span::new(watch.pa, watch.at.size))?;
-                let before = std::mem::replace(old, new);
-                if !watch.until.is_met(before, new) {
-                    return Ok(Verdict::GoOn);
-                }
-                let watch = watch.clone();
-                let old = before;
-                Ok(Verdict::Done(Some(Written {
-                    watch,
-                    cpu,
-                    pc,
-                    old,
-                    new,
-                })))
             }
+            _ => self.is_at(&goal, &cpus, &ended),
+        };
+        Ok(if done { Verdict::Done(None) } else { other })
+    }
+
+    /// A CPU stands before a write that is watched for: has it write.
+    fn look_at_write(
+        &mut self,
+        watch: Watch,
+        old: u64,
+        cpu: usize,
+        pc: u64,
+        report: &dyn Fn(Report),
+    ) -> anyhow::Result<Verdict> {
+        self.step_one(cpu, report)?;
+        let span = Span::new(watch.pa, watch.at.size);
+        let new = read(self.open_machine()?.target(), span)?;
+        if watch.until.is_met(old, new) {
+            let written = Written {
+                watch,
+                cpu,
+                pc,
+                old,
+                new,
+            };
+            return Ok(Verdict::Done(Some(written)));
         }
+        self.goal = Some(Goal::Write { watch, old: new });
+        Ok(Verdict::GoOn)
     }
 
     /// Whether a machine that was to be interrupted had come to a breakpoint meanwhile.
@@ -311,8 +337,9 @@ impl Worker {
     }
 
     /// The machine, which has to stand.
-    fn standing_machine(&mut self) -> anyhow::Result<&mut dyn Machine> {
-        anyhow::ensure!(!self.running, "the machine runs: stop it first");
+    pub(super) fn standing_machine(&mut self) -> anyhow::Result<&mut dyn Machine> {
+        let stands = !self.running && self.goal.is_none();
+        anyhow::ensure!(stands, "the machine runs: stop it first");
         self.open_machine()
     }
 

@@ -48,7 +48,12 @@ impl Abort {
         let level = cpu.el.map_or_else(String::new, |el| format!(" · EL{el}"));
         let place = details::place(cpu).unwrap_or_else(|| "?".to_owned());
         let title = format!("CPU {}{level} · {place}", cpu.number);
-        let note = format!("{} of {} CPUs", self.cpu + 1, capture.system.cpus.len());
+        let armed = if self.armed { "armed, " } else { "" };
+        let note = format!(
+            "{armed}{} of {} CPUs",
+            self.cpu + 1,
+            capture.system.cpus.len()
+        );
         grid::rule(buf, area, theme, &title, &note);
         let inside = below(area, 1);
         let code = capture.code.get(self.cpu).filter(|code| code.is_code());

@@ -1,7 +1,9 @@
 //! What is known of an abort, as labelled rows.
 
+use super::history::Told;
 use crate::abort::trap::{HOST_STAGE2, fault};
-use crate::abort::{Fault, Walk};
+use crate::abort::{Fault, Place, Story, Walk, Word, Write};
+use crate::arch::regime::Regime;
 use crate::arch::{esr, fields, sysreg};
 use crate::model::{Cpu, Tickets};
 use crate::tui::capture::Capture;
@@ -9,7 +11,10 @@ use crate::tui::details::{self, field_rows};
 use crate::tui::grid;
 use crate::tui::panel::Panel;
 use crate::tui::worker::Written;
-use crate::view::{Cell, Role, Row, choice_text, fault_walk_table, memory_text};
+use crate::view::{
+    Cell, Role, Row, changes_table, choice_text, end_name, fault_walk_table, memory_text,
+    outcome_text, road_table,
+};
 
 fn row(name: &str, cells: impl IntoIterator<Item = Cell>) -> Row {
     let label = [grid::label(name)];
@@ -24,8 +29,9 @@ fn plain(text: impl Into<String>) -> Cell {
     Cell::new(Role::Plain, text)
 }
 
-/// The abort of a CPU: the one that it handles, or the last one that it took.
-pub(super) fn cpu(capture: &Capture, cpu: &Cpu) -> Panel {
+/// The abort of a CPU: the one that it handles, of which more is known where it is followed, or the last one that it
+/// took.
+pub(super) fn cpu(capture: &Capture, cpu: &Cpu, story: Option<&Story>) -> Panel {
     let system = &capture.system;
     let under_host = cpu.stage2.as_deref() == Some(HOST_STAGE2);
     let fault = fault(system, &cpu.registers).filter(|_| under_host);
@@ -38,6 +44,7 @@ pub(super) fn cpu(capture: &Capture, cpu: &Cpu) -> Panel {
     if let Some(fault) = &fault {
         rows.extend(about(fault));
     }
+    rows.extend(story.and_then(Story::fault).and_then(was));
     Panel::new(title, "", rows)
 }
 
@@ -104,6 +111,111 @@ fn steps(walk: &Walk) -> Vec<Row> {
             .collect()
     })
     .collect()
+}
+
+/// The word that the walk ended at when the abort was taken.
+fn was(fault: &Fault) -> Option<Row> {
+    let walk = fault.walk.as_ref()?;
+    let step = walk.translation.steps.last()?;
+    let word = step.descriptor.as_ref()?;
+    let name = format!("level {} was", step.level);
+    Some(row(
+        &name,
+        [raw(word.raw), plain(end_name(&walk.translation.end))],
+    ))
+}
+
+/// An abort that was followed to its end.
+pub(super) fn told(told: &Told) -> Panel {
+    let story = &told.story;
+    let mut rows = vec![
+        row("outcome", [Cell::new(Role::Active, outcome_text(story))]),
+        row("ESR_EL2", [raw(story.esr), plain(esr::describe(story.esr))]),
+    ];
+    if let Some(fault) = story.fault() {
+        rows.push(row("FAR_EL2", [raw(fault.far)]));
+        let ipa = fault.ipa.map(|ipa| plain(format!("→ IPA {ipa:#x}")));
+        rows.push(row("HPFAR_EL2", [raw(fault.hpfar)].into_iter().chain(ipa)));
+        rows.push(row(
+            "ELR_EL2",
+            [place(&story.host), plain(format!("EL{}", story.from))],
+        ));
+        rows.extend(about(fault));
+    }
+    let decode = story.fault().and_then(|fault| fault.walk.as_ref());
+    for write in &story.writes {
+        let decode = decode.filter(|walk| walk.regime == write.regime);
+        rows.extend(wrote(write, decode.map(|walk| &walk.decode)));
+    }
+    let changes = changes_table(story).rows.into_iter();
+    rows.extend(changes.map(|cells| {
+        let mut cells = cells.into_iter();
+        let (what, at) = (cells.next(), cells.next());
+        let sides: Vec<_> = cells.map(|cell| cell.text).collect();
+        let label = what.map_or_else(String::new, |cell| cell.text);
+        row(&label, at.into_iter().chain([plain(sides.join(" → "))]))
+    }));
+    rows.extend(
+        story
+            .after
+            .as_ref()
+            .map(|after| row("goes on", [place(after)])),
+    );
+    let road = road_table(&story.road).rows.into_iter();
+    rows.extend(road.map(|cells| {
+        cells
+            .into_iter()
+            .filter(|cell| !cell.text.is_empty())
+            .collect()
+    }));
+    let problems = story.problems.iter();
+    rows.extend(problems.map(|text| row("problem", [Cell::new(Role::Problem, text.as_str())])));
+    Panel::new(
+        format!("abort {} of CPU {}", told.number, story.cpu),
+        story.outcome.name(),
+        rows,
+    )
+}
+
+fn place(place: &Place) -> Cell {
+    match &place.symbol {
+        Some(symbol) => Cell::new(Role::Symbol, symbol.as_str()),
+        None => Cell::new(Role::Address, format!("{:#x}", place.pc)),
+    }
+}
+
+/// A word that was written, and its fields that differ.
+fn wrote(write: &Write, decode: Option<&Regime>) -> Vec<Row> {
+    let word = |side: &Option<Word>| side.as_ref().map(|word| word.descriptor.raw);
+    let (old, new) = (word(&write.old), word(&write.new));
+    let text = |word: Option<u64>| word.map_or_else(|| "-".to_owned(), |word| format!("{word:#x}"));
+    let label = Cell::new(Role::Active, format!("▸ wrote level {}", write.level));
+    let cells = [
+        label,
+        Cell::new(Role::Address, format!("{:#x}", write.at)),
+        plain(format!("{} {:#x}", write.regime, write.ia)),
+        Cell::new(Role::Raw, format!("{} → {}", text(old), text(new))),
+    ];
+    let mut rows = vec![cells.into()];
+    if let (Some(decode), Some(new)) = (decode, new) {
+        let old = old.unwrap_or(0);
+        let fields = fields::descriptor(decode, write.level, new);
+        let before = |field: &fields::Field| (old & field.mask()) >> field.low;
+        rows.extend(
+            fields
+                .iter()
+                .filter(|field| before(field) != field.value)
+                .map(|field| {
+                    let values = format!("{:#x} → {:#x}", before(field), field.value);
+                    let name = format!("{:>5} {}", field.bits(), field.name);
+                    row(
+                        &name,
+                        [Cell::new(Role::Raw, values), plain(field.meaning.as_ref())],
+                    )
+                }),
+        );
+    }
+    rows
 }
 
 /// The fields of the word that the walk ended at.

@@ -22,7 +22,7 @@ struct Look {
 }
 
 /// Sums up a cell: the ground is what fills most of it, the ink what is most notable in it.
-fn look(space: &Space, cell: Span) -> Look {
+fn look(space: &Space, cell: Span, aborted: bool) -> Look {
     let mut look = Look {
         glyph: ' ',
         ground: Class::Nothing,
@@ -45,10 +45,11 @@ fn look(space: &Space, cell: Span) -> Look {
     {
         look.ground = *class;
     }
-    look.glyph = if look.changed && look.ink != Class::Problem {
-        Class::CHANGED
-    } else {
-        look.ink.glyph()
+    look.glyph = match look.ink {
+        Class::Problem => look.ink.glyph(),
+        _ if aborted => Class::ABORTED,
+        _ if look.changed => Class::CHANGED,
+        ink => ink.glyph(),
     };
     look
 }
@@ -80,7 +81,7 @@ pub fn draw(map: &Map, capture: &Capture, theme: Theme, body: Rect, buf: &mut Bu
     let lines = rows.lines_from(map.top, map.cursor);
     for (y, line) in (map.cells.top()..map.cells.bottom()).zip(lines) {
         match line {
-            Line::Row(start) => draw_row(map, space, theme, start, y, buf),
+            Line::Row(start) => draw_row(map, capture, theme, start, y, buf),
             Line::Fold(span, class) => {
                 let label = format!(
                     "{:>#1$x} ",
@@ -106,7 +107,7 @@ pub fn draw(map: &Map, capture: &Capture, theme: Theme, body: Rect, buf: &mut Bu
         grid::note(buf, below(main, 2), theme, "nothing is mapped here");
     }
     if let Some(area) = side.and_then(|side| legend_area(space, side)) {
-        draw_legend(space, theme, area, buf);
+        draw_legend(map, capture, space, theme, area, buf);
     }
 }
 
@@ -120,7 +121,10 @@ fn ruler(map: &Map, theme: Theme, area: Rect, buf: &mut Buffer) {
     }
 }
 
-fn draw_row(map: &Map, space: &Space, theme: Theme, start: u64, y: u16, buf: &mut Buffer) {
+fn draw_row(map: &Map, capture: &Capture, theme: Theme, start: u64, y: u16, buf: &mut Buffer) {
+    let Some(space) = map.space(capture) else {
+        return;
+    };
     let here = map.cell(map.cursor).start;
     let last = start.saturating_add(u64::from(map.cells.width.max(1) - 1) << map.shift());
     let style = if (start..=last).contains(&here) {
@@ -136,7 +140,8 @@ fn draw_row(map: &Map, space: &Space, theme: Theme, start: u64, y: u16, buf: &mu
         let Some(address) = start.checked_add(u64::from(i) << map.shift()) else {
             break;
         };
-        let look = look(space, map.cell(address));
+        let cell = map.cell(address);
+        let look = look(space, cell, capture.last_abort.touches(map.space, cell));
         let mut style = theme.map_cell(look.ground, look.ink);
         if look.changed {
             style = style.patch(theme.changed());
@@ -185,7 +190,14 @@ impl Map {
     }
 }
 
-fn draw_legend(space: &Space, theme: Theme, area: Rect, buf: &mut Buffer) {
+fn draw_legend(
+    map: &Map,
+    capture: &Capture,
+    space: &Space,
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     grid::rule(buf, area, theme, "legend", "");
     let legend = legend(space);
     for (y, (class, bytes)) in (area.y + 1..).zip(&legend) {
@@ -201,15 +213,13 @@ fn draw_legend(space: &Space, theme: Theme, area: Rect, buf: &mut Buffer) {
         grid::text(buf, area, at, y, &total, theme.dim());
     }
     let y = area.y + 1 + legend.len() as u16;
-    let x = grid::text(buf, area, area.x + 2, y, "*", theme.changed());
-    grid::text(
-        buf,
-        area,
-        x + 2,
-        y,
-        "changed since the last capture",
-        theme.dim(),
-    );
+    let aborted = capture.last_abort.touches(map.space, space.extent);
+    let (mark, words) = match aborted {
+        true => (Class::ABORTED, "changed by the last abort"),
+        false => (Class::CHANGED, "changed since the last capture"),
+    };
+    let x = grid::text(buf, area, area.x + 2, y, &mark.to_string(), theme.changed());
+    grid::text(buf, area, x + 2, y, words, theme.dim());
 }
 
 /// Rows that say what is in the cell of the cursor.

@@ -140,7 +140,13 @@ fn draw_words(
                     let span = Span::new(word.ia, 1 << word_shift(regime, word.level));
                     let changed =
                         word.child.is_none() && capture.changes.touch(tables.regime + 1, span);
-                    (row(&word, regime), changed)
+                    let mut row = row(&word, regime);
+                    if capture.last_abort.words.contains(&word.at)
+                        && let Some(what) = row.last_mut()
+                    {
+                        what.text.push_str("  ◆ last abort");
+                    }
+                    (row, changed)
                 }
             };
             let selected = tables.inside && i == tables.words.cursor;

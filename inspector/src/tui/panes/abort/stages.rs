@@ -1,0 +1,72 @@
+//! The stages of an abort, lit as far as it has come: a line, or a column with what was done.
+
+use crate::abort::{Stage, Story};
+use crate::tui::grid;
+use crate::tui::panes::below;
+use crate::tui::theme::Theme;
+use crate::view::{Role, outcome_text};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+/// An abort, and whether it is at its end.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) story: &'a Story,
+    pub(super) ended: bool,
+}
+
+impl Way<'_> {
+    /// How a stage is marked: where the abort is now, where it was, where it was not.
+    fn mark(self, theme: Theme, stage: Stage) -> (&'static str, Style) {
+        let now = self.story.steps.last().map(|step| step.stage);
+        let was = self.story.steps.iter().any(|step| step.stage == stage);
+        match (now == Some(stage) && !self.ended, was) {
+            (true, _) => ("▶", theme.active()),
+            (_, true) => ("●", theme.title()),
+            _ => ("·", theme.dim()),
+        }
+    }
+}
+
+/// The stages in one line.
+pub(super) fn draw_line(way: Option<Way<'_>>, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let mut x = area.x + 1;
+    for stage in Stage::ALL {
+        let (mark, style) = way.map_or(("·", theme.dim()), |way| way.mark(theme, stage));
+        x = grid::text(buf, area, x, area.y, mark, style);
+        x = grid::text(buf, area, x, area.y, &stage.to_string(), style) + 2;
+    }
+}
+
+/// The stages one below the other, each with what was done, and how it ended.
+pub(super) fn draw_column(way: Option<Way<'_>>, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let title = way.map_or("no abort followed".to_owned(), |way| match way.ended {
+        true => way.story.outcome.name().to_owned(),
+        false => "under way".to_owned(),
+    });
+    grid::rule(buf, area, theme, &title, "");
+    let mut area = below(area, 1);
+    for stage in Stage::ALL {
+        let (mark, style) = way.map_or(("·", theme.dim()), |way| way.mark(theme, stage));
+        let x = grid::text(buf, area, area.x + 1, area.y, mark, style) + 1;
+        grid::text(buf, area, x, area.y, &stage.to_string(), style);
+        area = below(area, 1);
+        let steps = way.iter().flat_map(|way| &way.story.steps);
+        for step in steps.filter(|step| step.stage == stage) {
+            let lines = grid::wrap(&step.text, area.width.saturating_sub(4));
+            for line in lines {
+                grid::text(buf, area, area.x + 3, area.y, &line, theme.role(Role::Dim));
+                area = below(area, 1);
+            }
+        }
+    }
+    let Some(way) = way.filter(|way| way.ended) else {
+        return;
+    };
+    area = below(area, 1);
+    for line in grid::wrap(&outcome_text(way.story), area.width.saturating_sub(2)) {
+        grid::text(buf, area, area.x + 1, area.y, &line, theme.active());
+        area = below(area, 1);
+    }
+}

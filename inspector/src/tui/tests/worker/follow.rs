@@ -1,0 +1,106 @@
+//! Following aborts of the embedded machine.
+
+use super::*;
+use crate::abort::{Outcome, Stage, Story};
+use crate::session;
+use crate::tui::worker::Point;
+
+/// A worker on the embedded machine.
+fn rig() -> Rig {
+    let opener = session::Opener {
+        target: "demo".to_owned(),
+        images: Vec::new(),
+        timeout: PATIENCE,
+    };
+    let session = opener.open().expect("it starts");
+    let rig = Rig::spawn(Box::new(session), Box::new(|| anyhow::bail!("not again")));
+    rig.run_state();
+    rig
+}
+
+impl Rig {
+    /// The aborts that are not at their end, after the next capture.
+    fn under_way(&self) -> Vec<Arc<Story>> {
+        self.capture();
+        self.wait(|report| match report {
+            Report::Following { stories, .. } => Some(stories.clone()),
+            _ => None,
+        })
+    }
+
+    fn told(&self) -> Arc<Story> {
+        self.wait(|report| match report {
+            Report::Told(story) => Some(Arc::clone(story)),
+            Report::Failed(text) | Report::Lost(text) => panic!("{text}"),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn an_abort_is_followed_from_stage_to_stage() {
+    let rig = rig();
+    rig.tell(Command::Follow(Point::Entry));
+    let stories = rig.under_way();
+    let first = stories.first().expect("one is under way");
+    let stages = |story: &Story| {
+        story
+            .steps
+            .iter()
+            .map(|step| step.stage)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(stages(first), [Stage::Trap]);
+    let cpu = first.cpu;
+    rig.tell(Command::Follow(Point::Stage(cpu)));
+    let stories = rig.under_way();
+    let next = stories
+        .iter()
+        .find(|story| story.cpu == cpu)
+        .expect("still");
+    assert_eq!(stages(next)[..2], [Stage::Trap, Stage::Decode]);
+    // A step or two lead no further than that, and lose nothing.
+    rig.tell(Command::Step(cpu));
+    rig.tell(Command::StepOver(cpu));
+    rig.tell(Command::Follow(Point::End(cpu)));
+    let story = rig.told();
+    assert_eq!(story.cpu, cpu);
+    assert_eq!(stages(&story)[..2], [Stage::Trap, Stage::Decode]);
+    let first = |at: usize, text: &str| !story.steps[..at].iter().any(|step| step.text == text);
+    for (at, step) in story.steps.iter().enumerate() {
+        assert!(first(at, &step.text), "{story:#?}");
+    }
+    // What it changed is marked in the capture of its end.
+    let capture = rig.capture();
+    let words = story.writes.iter().map(|write| write.at).collect();
+    assert_eq!(capture.last_abort.words, words);
+    rig.tell(Command::Follow(Point::Stage(99)));
+    assert!(rig.failure().starts_with("CPU 99 is in no abort"));
+}
+
+#[test]
+fn a_run_to_the_next_refused_one_tells_of_those_before_it() {
+    let rig = rig();
+    rig.tell(Command::Follow(Point::Refused));
+    let last = std::iter::from_fn(|| Some(rig.told()));
+    let refused = |story: &Arc<Story>| matches!(story.outcome, Outcome::Refused { .. });
+    let mut last = last.skip_while(|story| !refused(story));
+    assert!(last.next().is_some());
+    rig.tell(Command::Disarm);
+    let disarmed =
+        |report: &Report| matches!(report, Report::Following { armed: false, .. }).then_some(());
+    rig.wait(disarmed);
+}
+
+#[test]
+fn while_the_machine_runs_on_aborts_are_told() {
+    let rig = rig();
+    rig.tell(Command::Follow(Point::Entry));
+    rig.capture();
+    rig.tell(Command::Continue);
+    for _ in 0..3 {
+        rig.told();
+    }
+    rig.tell(Command::Interrupt);
+    rig.capture();
+}
