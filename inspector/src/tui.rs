@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`capture`] | a capture cut into areas of one class, and what changed |
 //! | [`code`] | the instructions around program counters |
+//! | [`source`] | the source lines around where CPUs are |
 //! | [`keymap`] | the keys: one table for dispatch, help and footer |
 //! | [`state`] | events in, effects out |
 //! | [`panes`] | Map, Tables, Runs, Owners, Page, Locks, CPUs, VMs, Abort |
@@ -25,6 +26,7 @@ pub mod list;
 pub mod panel;
 pub mod panes;
 mod screen;
+pub mod source;
 pub mod state;
 pub mod theme;
 pub mod worker;

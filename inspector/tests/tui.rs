@@ -312,3 +312,44 @@ fn terminal_says_that_the_link_is_lost_and_that_it_is_back() {
     seen(&terminal, "stopped");
     send(&terminal, "q");
 }
+
+#[test]
+fn terminal_follows_aborts_and_writes_them_to_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("aborts.json");
+    let wide = Look {
+        width: 160,
+        height: 50,
+        ..LOOK
+    };
+    let terminal = inspector(&["tui", "--background", "dark"], wide);
+    seen(&terminal, "capture 1,");
+    for (keys, words) in [
+        ("9", "no abort followed"),
+        ("a", "under way"),
+        ("n", "reads why and where"),
+        ("s", "reads why and where"),
+        ("e", "goes on"),
+        ("A", "refused, the host takes"),
+        ("vvvbget_leaf\r", "breakpoints ─"),
+        ("c", "EL2 · get_leaf"),
+        ("v/refused\r", "filter: refused"),
+        ("E", "save these aborts as JSON to: aborts.json"),
+    ] {
+        send(&terminal, keys);
+        seen(&terminal, words);
+    }
+    send(&terminal, &format!("\x15{}\r", file.display()));
+    seen(&terminal, "saved ");
+    // A run that does not end by itself is left at any moment.
+    send(&terminal, "Dvvxc");
+    seen(&terminal, "▶ running");
+    send(&terminal, "q");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["schema"], "inspector.abort/1");
+    assert_eq!(document["target"], "demo");
+    let aborts = document["aborts"].as_array().expect("an array");
+    assert!(!aborts.is_empty());
+    assert!(aborts.iter().all(|abort| abort["outcome"] == "refused"));
+}

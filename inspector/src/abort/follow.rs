@@ -84,7 +84,7 @@ pub struct Follower {
     vectors: Vec<u64>,
     wanted: Wanted,
     /// Whoever uses it steps and runs CPUs that are followed.
-    by_hand: bool,
+    pub(super) by_hand: bool,
     /// Functions that the server refuses to stop at.
     refused: Vec<Missing>,
     /// Breakpoints that are set while a trap is followed only.
@@ -243,59 +243,8 @@ impl Follower {
         Ok(finished)
     }
 
-    /// Has one CPU execute one instruction, the others standing, and sees where it then stands.
-    ///
-    /// # Errors
-    /// The link failed.
-    pub fn step(
-        &mut self,
-        target: &mut dyn Target,
-        images: &mut Images,
-        cpu: usize,
-    ) -> Result<Vec<Story>, FollowError> {
-        let story = match self.following.contains_key(&cpu) && !self.sees_ends() {
-            true => self.step_on(target, images, cpu)?,
-            false => {
-                run(target)?.step(cpu)?;
-                let registers = target.registers(cpu)?;
-                self.arrived(target, images, cpu, &registers)?
-            }
-        };
-        let mut finished: Vec<_> = story.into_iter().collect();
-        self.conclude(target, &mut finished)?;
-        Ok(finished)
-    }
-
-    /// Whether there are breakpoints where traps end; otherwise a CPU has to be stepped to the end of its trap.
-    pub fn sees_ends(&self) -> bool {
-        !self.plan.exits.is_empty()
-    }
-
-    /// Leaves it to whoever uses this to step CPUs, or not to. When it is no longer left to them, traps whose end would
-    /// not be seen are stepped to it.
-    ///
-    /// # Errors
-    /// The link failed.
-    pub fn by_hand(
-        &mut self,
-        target: &mut dyn Target,
-        images: &mut Images,
-        by_hand: bool,
-    ) -> Result<Vec<Story>, FollowError> {
-        self.by_hand = by_hand;
-        let mut finished = Vec::new();
-        if !by_hand && !self.sees_ends() {
-            let cpus: Vec<_> = self.following.keys().copied().collect();
-            for cpu in cpus {
-                finished.extend(self.step_through(target, images, cpu)?);
-            }
-            self.conclude(target, &mut finished)?;
-        }
-        Ok(finished)
-    }
-
     /// A CPU has come to where it stands.
-    fn arrived(
+    pub(super) fn arrived(
         &mut self,
         target: &mut dyn Target,
         images: &mut Images,
@@ -314,7 +263,7 @@ impl Follower {
     }
 
     /// Traps are at their end.
-    fn conclude(
+    pub(super) fn conclude(
         &mut self,
         target: &mut dyn Target,
         finished: &mut [Story],

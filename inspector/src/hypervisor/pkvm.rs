@@ -198,6 +198,7 @@ impl Linux<'_, '_> {
             pools: variables.pools.iter().map(|(_, pages)| *pages).collect(),
         };
         let gathered = self.gather(&leads, &mut host)?;
+        let page_records = leads.records.as_ref().and_then(records::Place::all);
         if let Some(cpu) = calls::panicked(self.cpus) {
             self.fact("panic", format!("on CPU {cpu}"), "the calls of that CPU");
         }
@@ -236,6 +237,7 @@ impl Linux<'_, '_> {
             no_locks: gathered.no_locks,
             cpus: std::mem::take(self.cpus),
             pools,
+            page_records,
             sections,
             symbols,
             run_state: None,

@@ -241,6 +241,7 @@ pub(crate) fn system() -> System {
                 )
             })
             .collect(),
+        page_records: None,
         pools: vec![Pool {
             name: "host-pool".to_owned(),
             pages: Span::new(0x4031_0000, 0x2000),

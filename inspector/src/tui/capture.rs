@@ -10,6 +10,7 @@ mod tests;
 pub use changes::Changes;
 
 use super::code::Code;
+use super::source::Listing;
 use crate::abort::trap::HOST_STAGE2;
 use crate::abort::{Story, Word};
 use crate::addr::Span;
@@ -151,6 +152,8 @@ pub struct Capture {
     pub faults: Vec<String>,
     /// The code around each CPU's program counter, where it was read.
     pub code: Vec<Code>,
+    /// The source around it, where the file is at hand.
+    pub source: Vec<Option<Listing>>,
     /// What the last abort that was followed changed.
     pub last_abort: Aborted,
 }
@@ -205,6 +208,7 @@ impl Capture {
             changes,
             faults,
             code: Vec::new(),
+            source: Vec::new(),
             last_abort: Aborted::default(),
         }
     }

@@ -266,7 +266,7 @@ pub const KEYMAP: &[Binding] = &[
     bind(&[key('E')], A::Export, &[P::Abort], G::Machine, "", "write the aborts of the history to a file, as inspector abort --json does"),
     bind(&[key('s')], A::Step, &[P::Abort], G::Machine, "step", "one instruction of the CPU that is shown, the others standing"),
     bind(&[key('o')], A::StepOver, &[P::Abort], G::Machine, "over", "the same, but run through a function that it calls"),
-    bind(&[key('u')], A::Until, &[P::Abort], G::Machine, "until", "run until a lock is taken or contended, or this descriptor changes"),
+    bind(&[key('u')], A::Until, &[P::Abort], G::Machine, "until", "run until a lock is taken or contended, this descriptor or this page's record changes"),
     bind(&[key('b')], A::Break, &[P::Abort], G::Machine, "break", "set a breakpoint at an address or a symbol"),
     bind(&[key('x')], A::Unbreak, &[P::Abort], G::Machine, "", "delete the breakpoint under the cursor"),
 

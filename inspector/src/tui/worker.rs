@@ -8,7 +8,7 @@ pub use follow::Point;
 pub use run::{Until, Watch, Written};
 
 use super::capture::Capture;
-use super::code;
+use super::{code, source};
 use crate::abort::Follower;
 use crate::abort::Story;
 use crate::image::Images;
@@ -385,6 +385,9 @@ impl Worker {
         let mut capture =
             Capture::new(system, self.last.as_deref(), self.captures, start.elapsed());
         capture.code = code;
+        let folder = std::env::current_dir().unwrap_or_default();
+        let cpus = capture.system.cpus.iter();
+        capture.source = cpus.map(|cpu| source::read(cpu, &folder)).collect();
         capture.mark_abort(self.last_abort.as_deref());
         let capture = Arc::new(capture);
         self.last = Some(Arc::clone(&capture));

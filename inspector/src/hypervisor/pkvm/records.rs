@@ -7,10 +7,12 @@ use crate::addr::Span;
 use crate::arch::walk::{self, Kind};
 use crate::hypervisor::owners::Said;
 use crate::image::kernel::Field;
-use crate::model::State;
+use crate::model::{PageRecords, State};
 
 /// More records than any machine has that one debugs so: those of 128 GiB in pages of 4 KiB.
 const LIMIT: u64 = 256 << 20;
+/// More bytes than any record has.
+const MAX_SIZE: u64 = 256;
 
 /// What the records say, in runs of pages of which they say the same.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -60,6 +62,18 @@ pub(super) struct Place<'a> {
     pub(super) refcount: Option<Field>,
 }
 
+impl Place<'_> {
+    /// Where the record of every page is, if its size can be true.
+    pub(super) fn all(&self) -> Option<PageRecords> {
+        let size = self.states.record_size;
+        (1..=MAX_SIZE).contains(&size).then_some(PageRecords {
+            base: self.base,
+            page_shift: self.page_shift,
+            size,
+        })
+    }
+}
+
 /// Reads the records of all of `ram`; `None` where they say nothing of states.
 pub(super) fn read(
     memory: &mut Memory<'_>,
@@ -71,7 +85,7 @@ pub(super) fn read(
     }
     let mut records = Records::default();
     let size = place.states.record_size;
-    if !(1..=256).contains(&size) {
+    if !(1..=MAX_SIZE).contains(&size) {
         records
             .problems
             .push(format!("a page record of {size} bytes cannot be true"));

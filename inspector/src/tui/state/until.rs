@@ -12,11 +12,10 @@ impl State {
             return Vec::new();
         };
         let mut watches = Vec::new();
-        let mut offer = |words: String, what: String, pa: u64, size: u64, until| {
-            if let Some(at) = written_at(capture, pa) {
-                let at = Span::new(at, size);
+        let mut offer = |word: &str, what: String, pa: u64, at: Option<Span>, until| {
+            if let Some(at) = at {
                 watches.push((
-                    words,
+                    format!("{what} {word}"),
                     Watch {
                         what,
                         at,
@@ -26,7 +25,8 @@ impl State {
                 ));
             }
         };
-        if let Some((regime, ia)) = self.abort.focus(capture).input
+        let focus = self.abort.focus(capture);
+        if let Some((regime, ia)) = focus.input
             && let Some(regime) = capture.system.regimes.get(regime)
             && let Some(step) = regime.translate(ia).steps.last()
         {
@@ -34,12 +34,33 @@ impl State {
                 "the descriptor of {} {ia:#x} at {:#x}",
                 regime.name, step.at
             );
-            offer(format!("{what} changes"), what, step.at, 8, Until::Changed);
+            offer(
+                "changes",
+                what,
+                step.at,
+                written_at(capture, step.at, 8),
+                Until::Changed,
+            );
+        }
+        if let Some((page, records)) = focus.pa.zip(capture.system.page_records)
+            && let Some(record) = records.record_of(page)
+            && let (Some(pa), _) = capture.resolve(record.start)
+        {
+            let what = format!(
+                "the record of page {:#x}",
+                page >> records.page_shift << records.page_shift
+            );
+            // The count and the state are in its first bytes.
+            let at = Span::new(record.start, record.size.min(8));
+            offer("changes", what, pa, Some(at), Until::Changed);
         }
         for lock in &capture.system.locks {
-            for (word, until) in [("taken", Until::Taken), ("contended", Until::Contended)] {
+            for (word, until) in [
+                ("is taken", Until::Taken),
+                ("is contended", Until::Contended),
+            ] {
                 let what = format!("lock {}", lock.name);
-                offer(format!("{what} is {word}"), what, lock.pa, 4, until);
+                offer(word, what, lock.pa, written_at(capture, lock.pa, 4), until);
             }
         }
         watches
@@ -56,11 +77,9 @@ impl State {
 }
 
 /// Where EL2 writes to physical memory: in its own address space.
-fn written_at(capture: &Capture, pa: u64) -> Option<u64> {
-    let hyp = capture
-        .system
-        .regimes
-        .iter()
-        .position(|regime| regime.name == "hyp-s1")?;
-    capture.input_of(hyp, pa)
+fn written_at(capture: &Capture, pa: u64, size: u64) -> Option<Span> {
+    let mut regimes = capture.system.regimes.iter();
+    let hyp = regimes.position(|regime| regime.name == "hyp-s1")?;
+    let at = capture.input_of(hyp, pa)?;
+    Some(Span::new(at, size))
 }

@@ -3,8 +3,11 @@
 use super::*;
 use crate::abort::{Story, testing as stories};
 use crate::addr::Span;
+use crate::image::Source;
+use crate::model::PageRecords;
 use crate::tui::panes::PaneId;
 use crate::tui::panes::abort::View;
+use crate::tui::source::Listing;
 use crate::tui::state::Effect;
 use crate::tui::worker::{Command, Point, Until, Watch, Written};
 
@@ -132,6 +135,31 @@ fn what_can_be_waited_for_is_offered() {
 }
 
 #[test]
+fn the_record_of_the_page_can_be_waited_for() {
+    let mut state = abort_state(100, 40);
+    let mut capture = Capture::clone(&captures()[1]);
+    let mut system = System::clone(&capture.system);
+    // Such that the record of the page is at the start of the fake's.
+    system.page_records = Some(PageRecords {
+        base: 0x40_4026_0000 - 4 * 0x4_9001,
+        page_shift: 12,
+        size: 4,
+    });
+    capture.system = Arc::new(system);
+    send(&mut state, 6, captured(&Arc::new(capture)));
+    let watch = Watch {
+        what: "the record of page 0x49001000".to_owned(),
+        at: Span::new(0x40_4026_0000, 4),
+        pa: 0x4026_0000,
+        until: Until::Changed,
+    };
+    assert_eq!(
+        commands(press(&mut state, "urecord\n")),
+        [Command::Until(watch)]
+    );
+}
+
+#[test]
 fn the_address_of_the_abort_leads_to_other_panes() {
     for (keys, pane, words) in [
         ("\n", PaneId::Page, "0x49001000"),
@@ -235,6 +263,29 @@ fn aborts_of_the_session_are_rows_and_told_again() {
     );
     press(&mut state, "\x1b");
     assert!(screen_text(&state).contains("1 of 4"));
+}
+
+#[test]
+fn the_source_stands_above_the_instructions() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut state = abort_state(width, height);
+        let mut capture = Capture::clone(&captures()[1]);
+        let mut system = System::clone(&capture.system);
+        system.cpus[1].source = Some(Source {
+            file: "src/abort.rs".to_owned(),
+            line: 42,
+        });
+        capture.system = Arc::new(system);
+        let lines = (30..60)
+            .map(|line| format!("    let x{line} = {line};"))
+            .collect();
+        capture.source = vec![None, Some(Listing { first: 30, lines })];
+        send(&mut state, 6, captured(&Arc::new(capture)));
+        insta::assert_snapshot!(
+            format!("abort_source_{width}x{height}"),
+            screen_text(&state)
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::tui::code::Code;
 use crate::tui::details;
 use crate::tui::grid;
 use crate::tui::panes::below;
+use crate::tui::source::Listing;
 use crate::tui::theme::Theme;
 use crate::view::Role;
 use ratatui::buffer::Buffer;
@@ -15,6 +16,9 @@ use ratatui::layout::Rect;
 
 /// From so many columns on the words stand beside the instructions.
 const WITH_WORDS: u16 = 64;
+
+/// From so many lines on the source stands above the instructions.
+const WITH_SOURCE: u16 = 9;
 
 /// A line of code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +51,11 @@ impl Abort {
         };
         let level = cpu.el.map_or_else(String::new, |el| format!(" · EL{el}"));
         let place = details::place(cpu).unwrap_or_else(|| "?".to_owned());
-        let title = format!("CPU {}{level} · {place}", cpu.number);
+        let source = cpu
+            .source
+            .as_ref()
+            .map_or_else(String::new, |source| format!(" · {source}"));
+        let title = format!("CPU {}{level} · {place}{source}", cpu.number);
         let armed = if self.armed { "armed, " } else { "" };
         let note = format!(
             "{armed}{} of {} CPUs",
@@ -55,7 +63,21 @@ impl Abort {
             capture.system.cpus.len()
         );
         grid::rule(buf, area, theme, &title, &note);
-        let inside = below(area, 1);
+        let mut inside = below(area, 1);
+        let listing = capture.source.get(self.cpu).and_then(Option::as_ref);
+        if let (Some(listing), Some(source)) = (listing, &cpu.source)
+            && inside.height >= WITH_SOURCE
+        {
+            let upper = inside.height / 2;
+            let area = Rect {
+                height: upper,
+                ..inside
+            };
+            draw_source(listing, source.line, theme, area, buf);
+            inside = below(inside, upper);
+            grid::rule(buf, inside, theme, "instructions", "");
+            inside = below(inside, 1);
+        }
         let code = capture.code.get(self.cpu).filter(|code| code.is_code());
         match (code, cpu.pc) {
             (Some(code), Some(pc)) => self.draw_lines(capture, cpu, code, pc, theme, inside, buf),
@@ -144,6 +166,27 @@ impl Abort {
             if self.breakpoints.contains(&address) {
                 grid::text(buf, area, area.x, y, "●", theme.problem());
             }
+        }
+    }
+}
+
+/// The source around a line, which is marked.
+fn draw_source(listing: &Listing, line: u32, theme: Theme, area: Rect, buf: &mut Buffer) {
+    let at = line.saturating_sub(listing.first) as usize;
+    let first = at.saturating_sub(usize::from(area.height) / 2);
+    let lines = listing.lines.iter().enumerate().skip(first);
+    for (y, (i, text)) in (area.top()..area.bottom()).zip(lines) {
+        let number = format!("{:>5}", listing.first as usize + i);
+        let x = grid::text(buf, area, area.x + 3, y, &number, theme.dim()) + 2;
+        grid::text(buf, area, x, y, text, theme.role(Role::Plain));
+        if i == at {
+            let row = Rect {
+                y,
+                height: 1,
+                ..area
+            };
+            buf.set_style(row.intersection(buf.area), theme.selected());
+            grid::text(buf, area, area.x + 1, y, "▶", theme.active());
         }
     }
 }
