@@ -8,11 +8,12 @@
 //! were doing all the same.
 
 mod description;
+mod layout;
 mod lines;
+mod meaning;
 mod own;
 mod owners;
 mod pkvm;
-mod profile;
 mod regimes;
 
 use crate::addr::Span;

@@ -1,5 +1,6 @@
 //! What a hypervisor says of itself, and its form as JSON (`hyp.description/1`).
 
+use super::layout::Layout;
 use crate::addr::{Span, hex};
 use crate::arch::regime::IdRegisters;
 use crate::model::{Cpu, Fact, Hypervisor, HypervisorKind, Section, Symbol, Symbols};
@@ -15,7 +16,7 @@ pub(super) struct Description {
     /// Where the facts came from.
     pub(super) source: String,
     pub(super) release: Option<String>,
-    /// The layout's letter: series of patches, see [`super::profile`].
+    /// The layout's letter: series of patches, see [`Layout::a`].
     pub(super) profile: String,
     /// Bytes of a page.
     pub(super) granule: u64,
@@ -73,13 +74,14 @@ pub(super) struct PoolPlace {
 
 impl Description {
     pub(super) fn hypervisor(&self, cpus: &[Cpu]) -> Hypervisor {
-        let known = self.profile == super::profile::A;
+        let layout = (self.profile == "A").then(Layout::a);
+        let layout = layout.as_ref();
         Hypervisor {
             kind: HypervisorKind::Hyp,
             release: self.release.clone(),
             mode: self.mode(cpus).map(|(mode, _)| mode),
-            page_state_in: known.then_some("descriptor"),
-            owner_encoding: known.then_some("9:2"),
+            page_state_in: layout.and_then(|layout| Some(layout.states.as_ref()?.name())),
+            owner_encoding: layout.and_then(|layout| layout.owners.name()),
         }
     }
 
@@ -148,7 +150,7 @@ impl Description {
 struct Text {
     format: String,
     release: String,
-    layout: Layout,
+    layout: LayoutText,
     granule: u64,
     #[serde(with = "hex")]
     physvirt_offset: u64,
@@ -161,7 +163,7 @@ struct Text {
 }
 
 #[derive(Deserialize)]
-struct Layout {
+struct LayoutText {
     profile: String,
 }
 

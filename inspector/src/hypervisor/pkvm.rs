@@ -10,7 +10,6 @@ mod joint;
 mod layout;
 mod locate;
 mod locks;
-mod meaning;
 mod memory;
 mod params;
 mod records;
@@ -21,6 +20,10 @@ mod testing;
 mod variables;
 mod vms;
 
+pub(super) use records::Records;
+
+use super::layout::Layout;
+use super::meaning::Meaning;
 use crate::addr::Span;
 use crate::image::Images;
 use crate::image::kernel::{GUEST_RAM, Kernel};
@@ -28,9 +31,7 @@ use crate::model::{Cpu, Fact, Pool, RegimeCapture, Symbols, System};
 use crate::target::{Target, TargetError};
 use gather::Leads;
 use joint::{name_lenders, with_pages};
-use layout::Layout;
 use locate::{Build, Location};
-use meaning::Meaning;
 use memory::Memory;
 use params::SetUp;
 use tables::Tables;

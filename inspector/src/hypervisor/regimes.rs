@@ -1,10 +1,10 @@
 //! The two regimes: registers, tables, and what the entries mean.
 
 use super::description::{Description, RegimeFacts};
-use super::profile::{Side, classify};
-use crate::addr::Span;
+use super::layout::Layout;
+use super::meaning::{Meaning, Side};
 use crate::arch::regime::{El2Stage1, IdRegisters, Regime, RegimeError, Stage};
-use crate::arch::walk::{self, walk_together};
+use crate::arch::walk::walk_together;
 use crate::model::{Cpu, EntryKind, Fact, RegimeCapture};
 use crate::target::{Registers, Target, TargetError};
 
@@ -30,11 +30,9 @@ pub(super) fn capture(
     problems: &mut Vec<String>,
 ) -> Result<Vec<RegimeCapture>, TargetError> {
     let mut known = Vec::new();
-    for (name, side) in [("host-s2", Side::Host), ("hyp-s1", Side::Hyp)] {
-        let at = match side {
-            Side::Host => description.host_s2,
-            Side::Hyp => description.hyp_s1,
-        };
+    let host = ("host-s2", Side::Host, description.host_s2);
+    let hyp = ("hyp-s1", Side::Hyp, description.hyp_s1);
+    for (name, side, at) in [host, hyp] {
         if at.root == 0 {
             problems.push(format!("{name}: hyp has no root table yet"));
             continue;
@@ -57,15 +55,19 @@ pub(super) fn capture(
     let regimes: Vec<_> = known.iter().map(|(_, _, regime)| regime).collect();
     let walks = walk_together(&regimes, &mut |spans| target.read_phys(spans))?;
     let walked = known.into_iter().zip(walks);
+    let layout = Layout::a();
     Ok(walked
         .map(|((name, side, regime), walk)| {
             let found = walk.problems.iter();
             problems.extend(found.map(|problem| format!("{name}: {problem}")));
+            let meaning = Meaning {
+                layout: &layout,
+                records: None,
+                ram: &description.ram,
+                page_shift: regime.granule.shift(),
+            };
             let entries = walk.entries.into_iter();
-            let entries = entries.map(|entry| {
-                let ram = is_ram(&description.ram, side, &entry);
-                classify(side, entry, ram)
-            });
+            let entries = entries.map(|entry| meaning.entry(side, entry));
             RegimeCapture {
                 name: name.to_owned(),
                 regime,
@@ -111,8 +113,8 @@ fn values(
     cpus: &[Cpu],
 ) -> Option<(Values, String)> {
     let (base, control) = match side {
-        Side::Host => ("VTTBR_EL2", "VTCR_EL2"),
         Side::Hyp => ("TTBR0_EL2", "TCR_EL2"),
+        _ => ("VTTBR_EL2", "VTCR_EL2"),
     };
     let user = cpus.iter().find(|cpu| {
         let registers = &cpu.registers;
@@ -148,7 +150,6 @@ fn values(
 
 fn regime(side: Side, root: u64, values: &Values) -> Result<Regime, RegimeError> {
     match side {
-        Side::Host => Regime::stage2_at(root, values.control, values.hcr, values.id),
         Side::Hyp => {
             let registers = El2Stage1 {
                 tcr: values.control,
@@ -158,6 +159,7 @@ fn regime(side: Side, root: u64, values: &Values) -> Result<Regime, RegimeError>
             };
             Regime::el2_stage1_at(root, registers, values.id)
         }
+        _ => Regime::stage2_at(root, values.control, values.hcr, values.id),
     }
 }
 
@@ -184,20 +186,4 @@ fn note(name: &str, regime: &Regime, from: &Description, source: &str, facts: &m
         ),
         source: source.to_owned(),
     });
-}
-
-/// Whether an entry speaks of RAM. The host's map is an identity, so its input address decides.
-fn is_ram(ram: &[Span], side: Side, entry: &walk::Entry) -> bool {
-    let start = match side {
-        Side::Host => entry.ia,
-        Side::Hyp => entry.oa.unwrap_or(entry.ia),
-    };
-    let span = Span::new(start, entry.size);
-    let Some(last) = span.last() else {
-        return false;
-    };
-    let before = ram.partition_point(|region| region.start <= last);
-    before
-        .checked_sub(1)
-        .is_some_and(|at| ram[at].overlaps(span))
 }

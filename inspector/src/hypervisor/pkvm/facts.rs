@@ -1,10 +1,10 @@
 //! What is told of the kernel itself: where it runs, what it was built as, which layout it has.
 
-use super::layout::{self, Layout};
 use super::variables::Variables;
 use super::vms::names_data;
 use super::{Linux, locate};
 use crate::addr::Span;
+use crate::hypervisor::layout::{Layout, States};
 use crate::image::kernel::{GUEST_RAM, NVHE};
 use crate::model::{Hypervisor, HypervisorKind, Symbol, Symbols, View};
 
@@ -153,7 +153,7 @@ impl Linux<'_, '_> {
             mode: e2h
                 .filter(|_| found)
                 .map(|e2h| if e2h { "hvhe" } else { "nvhe" }),
-            page_state_in: states.map(layout::States::name),
+            page_state_in: states.map(States::name),
             owner_encoding: layout.owners.name(),
         }
     }

@@ -1,9 +1,9 @@
 //! What all tables and records say together.
 
 use super::Linux;
-use super::layout::Layout;
 use super::records::Records;
 use crate::addr::Span;
+use crate::hypervisor::layout::Layout;
 use crate::hypervisor::owners::{self, Claims, Said};
 use crate::model::{
     Entry, EntryKind, GuestSide, JointOwner, Owner, OwnerRange, RegimeCapture, State, Vm, VmPages,

@@ -1,10 +1,10 @@
 //! Page records: the array `hyp_vmemmap`, one `struct hyp_page` for each page of RAM.
 
-use super::layout::States;
-use super::meaning::{Side, of_record};
 use super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::arch::walk::{self, Kind};
+use crate::hypervisor::layout::States;
+use crate::hypervisor::meaning::{Side, of_record};
 use crate::hypervisor::owners::Said;
 use crate::image::kernel::Field;
 use crate::model::{PageRecords, State};
@@ -16,7 +16,7 @@ const MAX_SIZE: u64 = 256;
 
 /// What the records say, in runs of pages of which they say the same.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Records {
+pub(in crate::hypervisor) struct Records {
     /// The host's state; `None` where the record cannot be read.
     pub(super) host: Vec<Said<Option<State>>>,
     /// The hypervisor's, likewise.
@@ -29,7 +29,7 @@ pub(super) struct Records {
 
 impl Records {
     /// The state of the pages in a range; mixed where they differ, `None` where one is not known.
-    pub(super) fn state_of(&self, side: Side, span: Span) -> Option<State> {
+    pub(in crate::hypervisor) fn state_of(&self, side: Side, span: Span) -> Option<State> {
         let runs = match side {
             Side::Host => &self.host,
             Side::Hyp => &self.hyp,
@@ -251,8 +251,8 @@ fn read_range(
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::HypState;
     use super::*;
+    use crate::hypervisor::layout::HypState;
 
     fn field(offset: u64, size: u64, bits: Option<(u32, u32)>) -> Field {
         Field {

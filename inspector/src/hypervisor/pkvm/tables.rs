@@ -1,6 +1,5 @@
 //! The tables of all regimes: which there are, and why there is none of the host's.
 
-use super::meaning::Side;
 use super::params::SetUp;
 use super::regimes::{self, Active};
 use super::variables::{HostTables, Variables};
@@ -8,6 +7,7 @@ use super::vms::GuestRoot;
 use super::{Linux, calls};
 use crate::arch::regime::{Regime, vmid};
 use crate::arch::walk::{Reader, Walk, walk_together};
+use crate::hypervisor::meaning::Side;
 use crate::model::{Cpu, Fact, RegimeCapture};
 
 /// The root's address in a VTTBR_EL2: bits 47:1, without VMID and CnP. Addresses of 52 bits are told by [`Regime::stage2`].

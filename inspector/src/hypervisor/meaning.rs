@@ -1,7 +1,7 @@
-//! What pKVM means by a descriptor.
+//! What a hypervisor means by a descriptor.
 
 use super::layout::{Layout, OwnerEncoding};
-use super::records::Records;
+use super::pkvm::Records;
 use crate::addr::Span;
 use crate::arch::walk::{self, Kind};
 use crate::model::{Entry, EntryKind, Owner, State};
@@ -21,16 +21,15 @@ pub(super) enum Side {
 const LOCKED: u64 = 1;
 const DONATED: u64 = 2;
 const POISONED: u64 = 3;
-/// Software lock while a descriptor is replaced (break-before-make) in tables that several CPUs walk: bit 10 of an
-/// invalid descriptor, since Linux 6.2, "KVM: arm64: Atomically update stage 2 leaf attributes in parallel walks".
+/// See [`Layout::lock_bit`].
 const LOCK_BIT: u64 = 1 << 10;
 
 /// What an invalid descriptor says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Annotation {
-    pub(super) owner: Owner,
+struct Annotation {
+    owner: Owner,
     /// The guest's frame number.
-    pub(super) gfn: Option<u64>,
+    gfn: Option<u64>,
 }
 
 /// Everything that the meaning of an entry depends on.
@@ -79,8 +78,12 @@ impl Meaning<'_> {
         kind: EntryKind,
         leaf: &walk::Entry,
     ) -> (EntryKind, Option<State>, Option<Owner>) {
-        let oa = leaf.oa.unwrap_or(leaf.ia);
-        let span = Span::new(oa, leaf.size);
+        let pa = match side {
+            // Its map is an identity, and what it asks for decides.
+            Side::Host => leaf.ia,
+            _ => leaf.oa.unwrap_or(leaf.ia),
+        };
+        let span = Span::new(pa, leaf.size);
         if !overlaps(self.ram, span) {
             return (kind, None, None);
         }
@@ -93,8 +96,12 @@ impl Meaning<'_> {
         let state = self.state(side, leaf, span);
         let owner = match state {
             Some(State::Owned | State::SharedOwned) => Some(own),
-            // Only the host lends to the others; who lends to the host, the caller finds out.
-            Some(State::SharedBorrowed) => (side != Side::Host).then_some(Owner::Host),
+            Some(State::SharedBorrowed) => match side {
+                // Where it can be several, the caller finds out.
+                Side::Host => self.layout.only_lender(),
+                // Only the host lends to the others.
+                _ => Some(Owner::Host),
+            },
             _ => None,
         };
         (kind, state, owner)
@@ -115,7 +122,7 @@ impl Meaning<'_> {
 }
 
 /// Page state in a leaf: SW0 (bit 55) and SW1 (bit 56), Linux 5.15.
-pub(super) fn of_software_bits(sw: u8) -> State {
+fn of_software_bits(sw: u8) -> State {
     match sw & 3 {
         0 => State::Owned,
         1 => State::SharedOwned,
@@ -136,7 +143,7 @@ pub(super) fn of_record(value: u64) -> State {
 }
 
 /// The owner that an invalid descriptor names; `None` for what has neither form.
-pub(super) fn annotation(layout: &Layout, raw: u64) -> Option<Annotation> {
+fn annotation(layout: &Layout, raw: u64) -> Option<Annotation> {
     match layout.owners {
         OwnerEncoding::High => (raw << 8 == 0).then(|| plain(layout, raw >> 56)).flatten(),
         OwnerEncoding::Low => low(layout, raw),
@@ -149,7 +156,7 @@ fn low(layout: &Layout, raw: u64) -> Option<Annotation> {
     const ID: u64 = 0xff << 2;
     /// Software bits 58:55, which the host's state may leave there.
     const SOFTWARE: u64 = 0xf << 55;
-    if raw == LOCK_BIT {
+    if layout.lock_bit && raw == LOCK_BIT {
         return Some(Annotation {
             owner: Owner::Locked,
             gfn: None,
@@ -200,7 +207,7 @@ fn party(layout: &Layout, id: u64) -> Option<Owner> {
 }
 
 /// Whether `span` shares an address with one of `ranges`, which are in order and do not overlap.
-pub(super) fn overlaps(ranges: &[Span], span: Span) -> bool {
+fn overlaps(ranges: &[Span], span: Span) -> bool {
     let Some(last) = span.last() else {
         return false;
     };
@@ -211,58 +218,4 @@ pub(super) fn overlaps(ranges: &[Span], span: Span) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layout(owners: OwnerEncoding) -> Layout {
-        Layout {
-            states: None,
-            owners,
-            parties: vec![
-                (0, Owner::Host),
-                (1, Owner::Hyp),
-                (2, Owner::Guest(0)),
-                (3, Owner::Ffa),
-            ],
-            ffa: true,
-        }
-    }
-
-    #[test]
-    fn invalid_words_name_their_owner_in_the_encoding_of_their_kernel() {
-        use OwnerEncoding::{High, Low, Typed, Unknown};
-        let guest = Some((Owner::Guest(0x1001), Some(0x40002)));
-        let hyp = Some((Owner::Hyp, None));
-        for (encoding, raw, expected) in [
-            (Low, 0x4, hyp),
-            (Low, 0x4 | 1 << 55, hyp),
-            (Low, 0xc, Some((Owner::Ffa, None))),
-            (Low, 0x8, Some((Owner::Unknown(2), None))),
-            (Low, 0x3fc, Some((Owner::Unknown(255), None))),
-            (Low, 0x400, Some((Owner::Locked, None))),
-            (Low, 0x800, None),
-            (Low, 0x2000_0000_0000_0002, None),
-            (High, 0x0100_0000_0000_0000, hyp),
-            (High, 0x0100_0000_0000_0004, None),
-            (High, 0x4, None),
-            (Typed, 0x2000_0000_0000_0002, hyp),
-            (Typed, 0x2000_0040_0021_0014, guest),
-            (
-                Typed,
-                0x2000_0000_0000_000e,
-                Some((Owner::Unknown(7), None)),
-            ),
-            (Typed, 0x1000_0000_0000_0000, Some((Owner::Locked, None))),
-            (Typed, 0x3000_0000_0000_0000, Some((Owner::Poisoned, None))),
-            (Typed, 0x4, None),
-            (Typed, 0x7000_0000_0000_0000, None),
-            (Unknown, 0x4, hyp),
-            (Unknown, 0x2000_0000_0000_0002, hyp),
-            (Unknown, 0x5000_0000_0000_0002, None),
-        ] {
-            let found = annotation(&layout(encoding), raw);
-            let found = found.map(|found| (found.owner, found.gfn));
-            assert_eq!(found, expected, "{encoding:?} {raw:#x}");
-        }
-    }
-}
+mod tests;
