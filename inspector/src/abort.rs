@@ -11,6 +11,8 @@
 //! A story says what was seen at the places where the CPU was stopped, and what follows from the tables before and
 //! after; which of both, its [`Road`] says.
 
+mod asking;
+mod branch;
 mod calls;
 pub mod choice;
 pub mod difference;
@@ -341,8 +343,8 @@ pub enum Outcome {
     },
     /// The address was mapped when this CPU looked.
     AlreadyMapped {
-        /// What the leaf covers.
-        leaf: Span,
+        /// What the leaf covers; `None` where yet another CPU was changing it again at the end.
+        leaf: Option<Span>,
         /// The CPU that mapped it, if its story is known.
         by: Option<usize>,
     },

@@ -407,35 +407,6 @@ impl Frame {
     }
 }
 
-impl OwnerRange {
-    /// The part that lies in `pa`.
-    pub fn clip(&self, pa: Span) -> Option<Self> {
-        if !self.pa.overlaps(pa) {
-            return None;
-        }
-        let start = self.pa.start.max(pa.start);
-        let last = self.pa.last()?.min(pa.last()?);
-        let mut clipped = self.clone();
-        clipped.pa = Span::new(start, (last - start).saturating_add(1));
-        for guest in &mut clipped.guests {
-            guest.ipa = guest.ipa.wrapping_add(start - self.pa.start);
-        }
-        Some(clipped)
-    }
-}
-
-impl Entry {
-    /// Who owns what it maps or annotates, and where the owner sees it if that is known:
-    /// `guest:0x1001 at 0x40002000`.
-    pub fn owner_text(&self) -> Option<String> {
-        let owner = self.owner?.to_string();
-        Some(match self.guest_ipa {
-            Some(ipa) => format!("{owner} at {ipa:#x}"),
-            None => owner,
-        })
-    }
-}
-
 impl Cpu {
     /// What the registers say; its place in the program is not named yet.
     pub fn new(number: usize, registers: Registers) -> Self {

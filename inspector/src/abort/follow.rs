@@ -1,14 +1,15 @@
 //! Following traps on a machine: breakpoints, looks, and what became of each CPU.
 
-use super::following::{Following, Kind, Look, Seen, kind};
+use super::asking::{arm_entries, host_registers, leads_below, look, tickets};
+use super::branch::GaveUp;
+use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
 use super::{Missing, Outcome, Place, Road, Story};
 use crate::addr::Span;
 use crate::arch::esr;
-use crate::arch::walk::{End, walk_together};
 use crate::hypervisor;
 use crate::image::Images;
-use crate::model::{System, Tickets};
+use crate::model::Symbols;
 use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -92,6 +93,10 @@ pub struct Follower {
     pub(super) following: BTreeMap<usize, Following>,
     /// Ranges mapped lately, and by which CPU.
     mapped: VecDeque<(usize, Span)>,
+    /// Aborts that gave up.
+    pub(super) gave_up: Vec<GaveUp>,
+    /// Names of EL2's addresses.
+    pub(super) symbols: Symbols,
 }
 
 pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, FollowError> {
@@ -132,6 +137,8 @@ impl Follower {
             on_the_way: Vec::new(),
             following: BTreeMap::new(),
             mapped: VecDeque::new(),
+            gave_up: Vec::new(),
+            symbols: system.symbols,
         })
     }
 
@@ -230,14 +237,16 @@ impl Follower {
     ) -> Result<Vec<Story>, FollowError> {
         let mut finished = Vec::new();
         let cpus = target.all_registers()?;
-        let steps = self.wanted.steps || self.plan.exits.is_empty();
+        let mut has_stepped = false;
         for (cpu, registers) in cpus.into_iter().enumerate() {
-            // One that was stepped may have had to wait for another.
-            let registers = match steps && cpu > 0 {
+            // While one was stepped, others may have been, too.
+            let registers = match has_stepped {
                 true => target.registers(cpu)?,
                 false => registers,
             };
-            finished.extend(self.arrived(target, images, cpu, &registers)?);
+            let story = self.arrived(target, images, cpu, &registers)?;
+            has_stepped |= story.as_ref().is_some_and(|story| story.road.stepped);
+            finished.extend(story);
         }
         self.conclude(target, &mut finished)?;
         Ok(finished)
@@ -278,6 +287,7 @@ impl Follower {
         }
         for story in finished {
             self.name_the_faster(story);
+            self.explain(story);
         }
         Ok(())
     }
@@ -344,7 +354,8 @@ impl Follower {
             && self.is_called(&following.story)
         {
             self.following.insert(cpu, following);
-            if !self.by_hand && (self.wanted.steps || !self.sees_ends()) {
+            let steps = self.wanted.steps || !self.sees_ends() || self.is_puzzling(&host);
+            if steps && !self.by_hand {
                 let story = self.step_through(target, images, cpu)?;
                 return Ok(lost.or(story));
             }
@@ -418,11 +429,16 @@ impl Follower {
         seen: Seen,
     ) -> Result<Option<Story>, FollowError> {
         let after = hypervisor::capture(target, images)?;
-        let Some(following) = self.following.remove(&cpu) else {
+        let Some(mut following) = self.following.remove(&cpu) else {
             return Ok(None);
         };
         let host = host_registers(target, &after, following.frame, registers)?;
-        Ok(Some(following.end(&after, &host, seen)))
+        let trail = std::mem::take(&mut following.steps.trail);
+        let mut story = following.end(&after, &host, seen);
+        if let Outcome::GaveUp { branch } = &mut story.outcome {
+            *branch = self.last_branch(target, registers, &trail)?;
+        }
+        Ok(Some(story))
     }
 
     /// Whether a CPU that is followed has something to tell there.
@@ -493,94 +509,8 @@ impl Follower {
     fn name_the_faster(&self, story: &mut Story) {
         if let Outcome::AlreadyMapped { leaf, by } = &mut story.outcome {
             let mut known = self.mapped.iter();
-            let faster = known.find(|(cpu, mapped)| *cpu != story.cpu && mapped == leaf);
+            let faster = known.find(|(cpu, mapped)| *cpu != story.cpu && Some(*mapped) == *leaf);
             *by = faster.map(|(cpu, _)| *cpu);
         }
     }
-}
-
-/// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call. Returns the
-/// vector tables.
-fn arm_entries(target: &mut dyn Target, plan: &mut Plan) -> Result<Vec<u64>, FollowError> {
-    let vectors = plan.entries.iter().map(|entry| entry & !0x7ff).collect();
-    for entry in plan.entries.clone() {
-        let Err(reason) = run(target)?.insert(Breakpoint::Code(entry))? else {
-            continue;
-        };
-        let name = target.name().to_owned();
-        let refused = |reason| FollowError::NoEntry {
-            target: name,
-            entry,
-            reason,
-        };
-        let Some(function) = plan.called_by_vector else {
-            return Err(refused(reason));
-        };
-        if let Err(reason) = run(target)?.insert(Breakpoint::Code(function))? {
-            return Err(refused(reason));
-        }
-        plan.missing.push(Missing {
-            function: format!("the vector {entry:#x}"),
-            reason,
-        });
-        plan.entries = vec![function];
-        break;
-    }
-    Ok(vectors)
-}
-
-/// The registers of a CPU as the host left them: where it stands behind the vector, `x0` is where those were put.
-fn host_registers(
-    target: &mut dyn Target,
-    system: &System,
-    frame: Option<u64>,
-    registers: &Registers,
-) -> Result<Registers, TargetError> {
-    let hyp = system.regimes.iter().find(|regime| regime.name == "hyp-s1");
-    let frame = frame.zip(hyp).map(|(va, hyp)| hyp.translate(va).end);
-    let Some(End::Mapped { oa, .. }) = frame else {
-        return Ok(registers.clone());
-    };
-    let mut found = registers.clone();
-    if let Some(Ok(bytes)) = target.read_phys(&[Span::new(oa, 31 * 8)])?.pop() {
-        let (words, _) = bytes.as_chunks::<8>();
-        for (number, word) in words.iter().enumerate() {
-            let name = format!("x{number}");
-            found.0.insert(name, u64::from_le_bytes(*word));
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a CPU that stands at an `ERET` leaves EL2 by it: `SPSR_EL2.M[3:2]`.
-fn leads_below(registers: &Registers) -> bool {
-    registers
-        .get("SPSR_EL2")
-        .is_none_or(|spsr| spsr >> 2 & 3 < 2)
-}
-
-/// The tickets of the lock at `pa`, as they are now.
-pub(super) fn tickets(
-    target: &mut dyn Target,
-    pa: Option<u64>,
-) -> Result<Option<Tickets>, TargetError> {
-    let Some(pa) = pa else { return Ok(None) };
-    let answer = target.read_phys(&[Span::new(pa, 4)])?.pop();
-    let word = answer.and_then(Result::ok);
-    let word = word.and_then(|bytes| Some(u32::from_le_bytes(*bytes.first_chunk()?)));
-    Ok(word.map(|word| Tickets {
-        owner: word as u16,
-        next: (word >> 16) as u16,
-    }))
-}
-
-/// All tables as they are now.
-pub(super) fn look(target: &mut dyn Target, following: &Following) -> Result<Look, TargetError> {
-    let regimes: Vec<_> = following
-        .regimes()
-        .iter()
-        .map(|regime| &regime.regime)
-        .collect();
-    let mut read = |spans: &[Span]| target.read_phys(spans);
-    walk_together(&regimes, &mut read)
 }

@@ -413,13 +413,23 @@ impl Following {
         if let Some((leaf, level)) = own {
             return Outcome::Mapped { leaf, level };
         }
-        let host = after
-            .regimes
-            .iter()
-            .find(|regime| regime.name == HOST_STAGE2);
-        match host.map(|host| host.translate(ipa).end) {
+        let end = |system: &System| {
+            let host = system
+                .regimes
+                .iter()
+                .find(|regime| regime.name == HOST_STAGE2);
+            host.map(|host| host.translate(ipa).end)
+        };
+        let tickets = |system| host_lock(system).and_then(|lock| lock.tickets);
+        let was_locked = tickets(&self.before).map(|t| t.next) != tickets(after).map(|t| t.next);
+        match end(after) {
             Some(End::Mapped { size, .. }) => Outcome::AlreadyMapped {
-                leaf: Span::new(ipa & !(size - 1), size),
+                leaf: Some(Span::new(ipa & !(size - 1), size)),
+                by: None,
+            },
+            // It came under the lock and mapped nothing, so it found a mapping, which is being changed again.
+            _ if was_locked && self.sees_mapping => Outcome::AlreadyMapped {
+                leaf: None,
                 by: None,
             },
             _ => gave_up,

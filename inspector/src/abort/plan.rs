@@ -122,6 +122,8 @@ fn called_by_vector(kind: HypervisorKind) -> Option<&'static str> {
 pub struct Stop {
     /// Where.
     pub place: Place,
+    /// Its size in bytes.
+    pub size: u64,
     /// What it says.
     pub function: Function,
 }
@@ -141,6 +143,8 @@ pub struct Plan {
     pub missing: Vec<Missing>,
     /// What EL2 may execute.
     pub text: Vec<Span>,
+    /// Where each of those is in physical memory.
+    physical: Vec<u64>,
 }
 
 impl Plan {
@@ -195,6 +199,13 @@ impl Plan {
         self.text.iter().any(|span| span.contains(pc))
     }
 
+    /// Where an instruction of EL2's is in physical memory.
+    pub fn physical(&self, pc: u64) -> Option<u64> {
+        let mut text = self.text.iter().zip(&self.physical);
+        let (span, pa) = text.find(|(span, _)| span.contains(pc))?;
+        Some(pa + (pc - span.start))
+    }
+
     /// Finds what EL2 may execute, and in it the instructions that return.
     fn read_text(&mut self, target: &mut dyn Target, system: &System) -> Result<(), TargetError> {
         let hyp = system.regimes.iter().find(|regime| regime.name == "hyp-s1");
@@ -214,6 +225,7 @@ impl Plan {
             };
             room -= entry.leaf.size;
             self.text.push(Span::new(entry.leaf.ia, entry.leaf.size));
+            self.physical.push(oa);
             physical.push(Span::new(oa, entry.leaf.size));
         }
         let contents = target.read_phys(&physical)?;
@@ -273,6 +285,7 @@ fn find(system: &System, function: &Function) -> Vec<Stop> {
             pc: span.start,
             symbol: Some(function.name.to_owned()),
         },
+        size: span.size,
         function: *function,
     });
     stops.collect()

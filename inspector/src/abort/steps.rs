@@ -1,7 +1,9 @@
 //! Following a trap instruction by instruction, the other CPUs standing.
 
 use super::Story;
-use super::follow::{FollowError, Follower, look, run, tickets};
+use super::asking::{look, tickets};
+use super::branch::Trail;
+use super::follow::{FollowError, Follower, run};
 use super::following::Seen;
 use crate::image::Images;
 use crate::target::Target;
@@ -21,6 +23,8 @@ const OTHERS: u64 = 64;
 pub(super) struct Steps {
     count: u64,
     visits: HashMap<u64, u32>,
+    /// What was executed of the handler.
+    pub(super) trail: Trail,
 }
 
 /// What a step means for the other CPUs.
@@ -128,6 +132,7 @@ impl Follower {
             return Ok(None);
         };
         let others = following.steps.step(pc);
+        following.steps.trail.step(&self.plan, pc);
         following.story.instructions = Some(following.steps.count);
         following.story.road.stepped = true;
         let is_exit = self.plan.exits.contains(&pc);

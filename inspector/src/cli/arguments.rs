@@ -377,7 +377,9 @@ mod tests {
 
     #[test]
     fn only_commands_without_another_argument_have_a_default_target() {
-        for line in ["tui", "info", "list", "owners", "locks", "cpus", "vms"] {
+        for line in [
+            "tui", "info", "list", "owners", "locks", "cpus", "vms", "abort",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
             assert!(parse(&format!("{line} :1")).is_ok(), "{line}");
         }
@@ -420,6 +422,10 @@ mod tests {
             "list --timeout 1e300",
             "list --format xml",
             "list --json --format text",
+            "abort --count 0",
+            "abort --until never",
+            "abort --count 2 --until mapped",
+            "abort --call share --ipa 0..1",
             "check",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -1,6 +1,6 @@
-//! One address through captured tables.
+//! One address through captured tables, and parts of what a capture says.
 
-use super::{Entry, RegimeCapture};
+use super::{Entry, OwnerRange, RegimeCapture};
 use crate::addr::Span;
 use crate::arch::walk::{Translation, translate};
 use crate::target::ReadError;
@@ -36,5 +36,34 @@ impl RegimeCapture {
         let words = table.words.get(first..first + (span.size / 8) as usize);
         let words = words.ok_or(missing)?;
         Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
+}
+
+impl OwnerRange {
+    /// The part that lies in `pa`.
+    pub fn clip(&self, pa: Span) -> Option<Self> {
+        if !self.pa.overlaps(pa) {
+            return None;
+        }
+        let start = self.pa.start.max(pa.start);
+        let last = self.pa.last()?.min(pa.last()?);
+        let mut clipped = self.clone();
+        clipped.pa = Span::new(start, (last - start).saturating_add(1));
+        for guest in &mut clipped.guests {
+            guest.ipa = guest.ipa.wrapping_add(start - self.pa.start);
+        }
+        Some(clipped)
+    }
+}
+
+impl Entry {
+    /// Who owns what it maps or annotates, and where the owner sees it if that is known:
+    /// `guest:0x1001 at 0x40002000`.
+    pub fn owner_text(&self) -> Option<String> {
+        let owner = self.owner?.to_string();
+        Some(match self.guest_ipa {
+            Some(ipa) => format!("{owner} at {ipa:#x}"),
+            None => owner,
+        })
     }
 }

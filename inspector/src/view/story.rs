@@ -59,7 +59,8 @@ pub fn outcome_text(story: &Story) -> String {
         Outcome::Mapped { leaf, .. } => format!("mapped, {}", span_text(*leaf)),
         Outcome::AlreadyMapped { leaf, by } => {
             let by = by.map_or_else(|| "another CPU".to_owned(), |cpu| format!("CPU {cpu}"));
-            format!("already mapped by {by}, {}", span_text(*leaf))
+            let leaf = leaf.map_or_else(String::new, |leaf| format!(", {}", span_text(leaf)));
+            format!("already mapped by {by}{leaf}")
         }
         Outcome::Refused { exception } => format!("refused, {}", injected_text(exception)),
         Outcome::Emulated => "emulated, the host goes on behind the instruction".to_owned(),
@@ -467,7 +468,8 @@ pub fn story_row(story: &Story) -> Row {
         Cause::Call(_) => None,
     };
     let size = match &story.outcome {
-        Outcome::Mapped { leaf, .. } | Outcome::AlreadyMapped { leaf, .. } => Some(leaf.size),
+        Outcome::Mapped { leaf, .. } => Some(leaf.size),
+        Outcome::AlreadyMapped { leaf, .. } => leaf.map(|leaf| leaf.size),
         _ => None,
     };
     let role = match &story.outcome {

@@ -239,3 +239,23 @@ fn a_regime_that_is_not_there() {
     );
     fail(["walk", "demo", "s2", "0x0"], "no regime `s2`");
 }
+
+/// A file holds a machine that cannot run.
+#[test]
+fn nothing_is_followed_in_a_snapshot() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("snapshot");
+    let file = file.to_str().expect("a plain path");
+    succeed(["save", "demo", file]);
+    let ran = inspector(["abort", file]);
+    assert_eq!(
+        (ran.status, ran.stdout.as_str(), ran.stderr),
+        (
+            3,
+            "",
+            format!(
+                "inspector: {file}: it cannot run: host aborts are followed on a machine, not in a file\n"
+            )
+        )
+    );
+}

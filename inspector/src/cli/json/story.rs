@@ -240,7 +240,8 @@ fn outcome(outcome: &Outcome) -> Value {
             json!({"ia": hex(leaf.start), "size": leaf.size, "level": level})
         }
         Outcome::AlreadyMapped { leaf, by } => {
-            json!({"ia": hex(leaf.start), "size": leaf.size, "by": by})
+            let start = hex_or_null(leaf.map(|leaf| leaf.start));
+            json!({"ia": start, "size": leaf.map(|leaf| leaf.size), "by": by})
         }
         Outcome::Refused { exception } => json!({
             "vector": hex_or_null(exception.vector),

@@ -98,11 +98,17 @@ fn every_outcome_is_a_clause() {
     let at = place(0x40_4020_0f00, "hyp_panic");
     for (outcome, text) in [
         (
-            Outcome::AlreadyMapped { leaf, by: Some(2) },
+            Outcome::AlreadyMapped {
+                leaf: Some(leaf),
+                by: Some(2),
+            },
             "already mapped by CPU 2, 4K at 0x41200000",
         ),
         (
-            Outcome::AlreadyMapped { leaf, by: None },
+            Outcome::AlreadyMapped {
+                leaf: Some(leaf),
+                by: None,
+            },
             "already mapped by another CPU, 4K at 0x41200000",
         ),
         (

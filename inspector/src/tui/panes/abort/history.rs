@@ -235,9 +235,11 @@ fn row(told: &Told) -> Row {
 fn spans(story: &Story) -> Vec<Span> {
     let ipa = story.fault().and_then(|fault| fault.ipa);
     let mut spans: Vec<_> = ipa.map(|ipa| Span::new(ipa, 1)).into_iter().collect();
-    if let Outcome::Mapped { leaf, .. } | Outcome::AlreadyMapped { leaf, .. } = &story.outcome {
-        spans.push(*leaf);
-    }
+    spans.extend(match &story.outcome {
+        Outcome::Mapped { leaf, .. } => Some(*leaf),
+        Outcome::AlreadyMapped { leaf, .. } => *leaf,
+        _ => None,
+    });
     spans
 }
 

@@ -1,0 +1,99 @@
+//! What following asks of a machine: breakpoints at its entries, registers, locks and tables as they are now.
+
+use super::Missing;
+use super::follow::{FollowError, run};
+use super::following::{Following, Look};
+use super::plan::Plan;
+use crate::addr::Span;
+use crate::arch::walk::{End, walk_together};
+use crate::model::{System, Tickets};
+use crate::target::{Breakpoint, Registers, Target, TargetError};
+
+/// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call. Returns the
+/// vector tables.
+pub(super) fn arm_entries(
+    target: &mut dyn Target,
+    plan: &mut Plan,
+) -> Result<Vec<u64>, FollowError> {
+    let vectors = plan.entries.iter().map(|entry| entry & !0x7ff).collect();
+    for entry in plan.entries.clone() {
+        let Err(reason) = run(target)?.insert(Breakpoint::Code(entry))? else {
+            continue;
+        };
+        let name = target.name().to_owned();
+        let refused = |reason| FollowError::NoEntry {
+            target: name,
+            entry,
+            reason,
+        };
+        let Some(function) = plan.called_by_vector else {
+            return Err(refused(reason));
+        };
+        if let Err(reason) = run(target)?.insert(Breakpoint::Code(function))? {
+            return Err(refused(reason));
+        }
+        plan.missing.push(Missing {
+            function: format!("the vector {entry:#x}"),
+            reason,
+        });
+        plan.entries = vec![function];
+        break;
+    }
+    Ok(vectors)
+}
+
+/// The registers of a CPU as the host left them: where it stands behind the vector, `x0` is where those were put.
+pub(super) fn host_registers(
+    target: &mut dyn Target,
+    system: &System,
+    frame: Option<u64>,
+    registers: &Registers,
+) -> Result<Registers, TargetError> {
+    let hyp = system.regimes.iter().find(|regime| regime.name == "hyp-s1");
+    let frame = frame.zip(hyp).map(|(va, hyp)| hyp.translate(va).end);
+    let Some(End::Mapped { oa, .. }) = frame else {
+        return Ok(registers.clone());
+    };
+    let mut found = registers.clone();
+    if let Some(Ok(bytes)) = target.read_phys(&[Span::new(oa, 31 * 8)])?.pop() {
+        let (words, _) = bytes.as_chunks::<8>();
+        for (number, word) in words.iter().enumerate() {
+            let name = format!("x{number}");
+            found.0.insert(name, u64::from_le_bytes(*word));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a CPU that stands at an `ERET` leaves EL2 by it: `SPSR_EL2.M[3:2]`.
+pub(super) fn leads_below(registers: &Registers) -> bool {
+    registers
+        .get("SPSR_EL2")
+        .is_none_or(|spsr| spsr >> 2 & 3 < 2)
+}
+
+/// The tickets of the lock at `pa`, as they are now.
+pub(super) fn tickets(
+    target: &mut dyn Target,
+    pa: Option<u64>,
+) -> Result<Option<Tickets>, TargetError> {
+    let Some(pa) = pa else { return Ok(None) };
+    let answer = target.read_phys(&[Span::new(pa, 4)])?.pop();
+    let word = answer.and_then(Result::ok);
+    let word = word.and_then(|bytes| Some(u32::from_le_bytes(*bytes.first_chunk()?)));
+    Ok(word.map(|word| Tickets {
+        owner: word as u16,
+        next: (word >> 16) as u16,
+    }))
+}
+
+/// All tables as they are now.
+pub(super) fn look(target: &mut dyn Target, following: &Following) -> Result<Look, TargetError> {
+    let regimes: Vec<_> = following
+        .regimes()
+        .iter()
+        .map(|regime| &regime.regime)
+        .collect();
+    let mut read = |spans: &[Span]| target.read_phys(spans);
+    walk_together(&regimes, &mut read)
+}

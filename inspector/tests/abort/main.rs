@@ -1,0 +1,13 @@
+//! Real aborts on hyp and on Linux, followed by the program; each field of the story is held against tables that are read
+//! here, by other means and by other code.
+
+#[path = "../support/client.rs"]
+#[expect(dead_code, reason = "shared with tests that ask for more")]
+mod client;
+mod qemu_hyp;
+mod qemu_leaving;
+mod qemu_linux;
+#[path = "../support/run.rs"]
+#[expect(dead_code, reason = "shared with tests that ask for more")]
+mod run;
+mod tables;
