@@ -461,6 +461,16 @@ pub fn stories_table(stories: &[Story]) -> Table {
     table
 }
 
+/// How notable an outcome is.
+pub fn outcome_role(outcome: &Outcome) -> Role {
+    match outcome {
+        Outcome::Mapped { .. } | Outcome::Emulated | Outcome::Returned => Role::Plain,
+        Outcome::AlreadyMapped { .. } => Role::Dim,
+        Outcome::Refused { .. } | Outcome::Left { .. } => Role::Active,
+        Outcome::Panic { .. } | Outcome::GaveUp { .. } => Role::Problem,
+    }
+}
+
 /// One row of [`stories_table`].
 pub fn story_row(story: &Story) -> Row {
     let ipa = match &story.cause {
@@ -472,17 +482,11 @@ pub fn story_row(story: &Story) -> Row {
         Outcome::AlreadyMapped { leaf, .. } => leaf.map(|leaf| leaf.size),
         _ => None,
     };
-    let role = match &story.outcome {
-        Outcome::Mapped { .. } | Outcome::Emulated | Outcome::Returned => Role::Plain,
-        Outcome::AlreadyMapped { .. } => Role::Dim,
-        Outcome::Refused { .. } | Outcome::Left { .. } => Role::Active,
-        Outcome::Panic { .. } | Outcome::GaveUp { .. } => Role::Problem,
-    };
     vec![
         plain(story.cpu.to_string()),
         place_cell(Some(&story.host)),
         address_or_dash(ipa),
-        Cell::new(role, story.outcome.name()),
+        Cell::new(outcome_role(&story.outcome), story.outcome.name()),
         size.map_or_else(dash, |size| Cell::new(Role::Address, size_text(size))),
         story
             .instructions

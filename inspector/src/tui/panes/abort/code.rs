@@ -55,13 +55,16 @@ impl Abort {
             .source
             .as_ref()
             .map_or_else(String::new, |source| format!(" · {source}"));
-        let title = format!("CPU {}{level} · {place}{source}", cpu.number);
         let armed = if self.armed { "armed, " } else { "" };
         let note = format!(
             "{armed}{} of {} CPUs",
             self.cpu + 1,
             capture.system.cpus.len()
         );
+        // The names of Rust are long; the line, and how many CPUs there are, are not to be pushed out by them.
+        let others = grid::width(&source) + grid::width(&note) + 22;
+        let place = grid::shorten(&place, area.width.saturating_sub(others).max(16));
+        let title = format!("CPU {}{level} · {place}{source}", cpu.number);
         grid::rule(buf, area, theme, &title, &note);
         let mut inside = below(area, 1);
         let listing = capture.source.get(self.cpu).and_then(Option::as_ref);

@@ -13,7 +13,7 @@ use crate::tui::panel::Panel;
 use crate::tui::worker::Written;
 use crate::view::{
     Cell, Role, Row, changes_table, choice_text, end_name, fault_walk_table, memory_text,
-    outcome_text, road_table,
+    outcome_role, outcome_text, road_table,
 };
 
 fn row(name: &str, cells: impl IntoIterator<Item = Cell>) -> Row {
@@ -129,7 +129,10 @@ fn was(fault: &Fault) -> Option<Row> {
 pub(super) fn told(told: &Told) -> Panel {
     let story = &told.story;
     let mut rows = vec![
-        row("outcome", [Cell::new(Role::Active, outcome_text(story))]),
+        row(
+            "outcome",
+            [Cell::new(outcome_role(&story.outcome), outcome_text(story))],
+        ),
         row("ESR_EL2", [raw(story.esr), plain(esr::describe(story.esr))]),
     ];
     if let Some(fault) = story.fault() {

@@ -4,7 +4,7 @@ use crate::abort::{Stage, Story};
 use crate::tui::grid;
 use crate::tui::panes::below;
 use crate::tui::theme::Theme;
-use crate::view::{Role, outcome_text};
+use crate::view::{Role, outcome_role, outcome_text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -66,7 +66,14 @@ pub(super) fn draw_column(way: Option<Way<'_>>, theme: Theme, area: Rect, buf: &
     };
     area = below(area, 1);
     for line in grid::wrap(&outcome_text(way.story), area.width.saturating_sub(2)) {
-        grid::text(buf, area, area.x + 1, area.y, &line, theme.active());
+        grid::text(
+            buf,
+            area,
+            area.x + 1,
+            area.y,
+            &line,
+            theme.role(outcome_role(&way.story.outcome)),
+        );
         area = below(area, 1);
     }
 }
