@@ -5,6 +5,7 @@ use crate::addr::Span;
 use crate::arch::regime::{El2Stage1, IdRegisters, Regime};
 use crate::arch::walk::Table;
 use crate::model::Cpu;
+use crate::target::testing::Ram;
 use crate::target::{ReadError, Registers, Target, TargetError};
 
 /// The RAM there is; both translations map all of the GiB around it.
@@ -25,7 +26,7 @@ const TCR_EL2: u64 = 0x8005_3519;
 const TCR_EL1: u64 = 25 << 16 | 2 << 30 | 5 << 32;
 
 pub(super) struct Machine {
-    bytes: Vec<u8>,
+    ram: Ram,
     /// How often memory was read.
     pub(super) waits: usize,
 }
@@ -33,7 +34,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new() -> Self {
         let mut machine = Self {
-            bytes: vec![0; RAM.size as usize],
+            ram: Ram::new(RAM),
             waits: 0,
         };
         machine.map_for_hyp(RAM.start + HYP, RAM.start);
@@ -53,18 +54,11 @@ impl Machine {
 
     pub(super) fn put(&mut self, pa: u64, words: &[u64]) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.fill(pa, &bytes);
+        self.ram.put(pa, &bytes);
     }
 
     pub(super) fn fill(&mut self, pa: u64, bytes: &[u8]) {
-        let start = (pa - RAM.start) as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-
-    /// The words of a page.
-    fn words(&self, pa: u64) -> Vec<u64> {
-        let (words, _) = self.bytes[(pa - RAM.start) as usize..][..0x1000].as_chunks::<8>();
-        words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        self.ram.put(pa, bytes);
     }
 
     /// EL2's own translation is known, as it is once its tables were walked.
@@ -80,7 +74,9 @@ impl Machine {
             level: regime.start_level,
             ia: 0,
             parent: None,
-            words: self.words(HYP_ROOT),
+            words: (0..512)
+                .map(|at| self.ram.word(HYP_ROOT + at * 8))
+                .collect(),
         };
         let mut memory = Memory::new(self);
         memory.know_hyp(regime, &[root]);
@@ -118,13 +114,7 @@ impl Target for Machine {
         requests: &[Span],
     ) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError> {
         self.waits += 1;
-        let read = |span: &Span| {
-            let start = span.start.wrapping_sub(RAM.start) as usize;
-            let bytes = self.bytes.get(start..).filter(|_| RAM.covers(*span));
-            let bytes = bytes.and_then(|bytes| bytes.get(..span.size as usize));
-            bytes.map(<[u8]>::to_vec).ok_or(ReadError::Unbacked(*span))
-        };
-        Ok(requests.iter().map(read).collect())
+        Ok(self.ram.read(requests))
     }
 
     fn description(&mut self) -> Result<Option<String>, TargetError> {

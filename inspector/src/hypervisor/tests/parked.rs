@@ -1,7 +1,7 @@
 //! CPUs that hyp's own debugger has parked, looked at through another's eyes.
 
 use super::*;
-use crate::target::{Recorder, snapshot};
+use crate::target::{Recorder, Registers, snapshot};
 
 /// Where `PARKED` is.
 const PARKED: u64 = 0x4030_c000;
