@@ -7,14 +7,18 @@
 //! Where the machine was stopped over that channel, its CPUs are parked: with the image, other targets show what they
 //! were doing all the same.
 
+mod calls;
 mod description;
 mod layout;
 mod lines;
 mod meaning;
+mod memory;
 mod own;
 mod owners;
 mod pkvm;
 mod regimes;
+#[cfg(test)]
+mod testing;
 
 use crate::addr::Span;
 use crate::image::Images;
@@ -71,6 +75,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     facts.extend(parked);
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
     regimes::name_stage2(&mut cpus, &regimes);
+    own::add_calls(target, &description.symbols, &regimes, &mut cpus)?;
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
     let owners = joint(&description, &regimes);

@@ -198,7 +198,27 @@ fn qemu_every_road_shows_who_holds_a_lock() {
         assert_eq!(cpu["pc"], json!(format!("{address:#x}")));
         let symbol = cpu["symbol"].as_str().expect("a name");
         assert!(symbol.ends_with(name), "{symbol}");
+        assert_calls(cpu);
     }
+}
+
+/// The calls of a CPU that works for the host: EL2's, then where the host was and the host's, to its first function.
+fn assert_calls(cpu: &Value) {
+    let calls = cpu["calls"].as_array().expect("an array");
+    let place = |name: &str| {
+        let is_named = |call: &Value| call["symbol"].as_str().is_some_and(|it| it.contains(name));
+        let place = calls.iter().position(is_named);
+        place.unwrap_or_else(|| panic!("no {name} in {cpu}"))
+    };
+    let elr = &cpu["registers"]["ELR_EL2"];
+    let host = calls.iter().position(|call| call["pc"] == *elr);
+    let order = [
+        place("handle_trap"),
+        place("host_sync+"),
+        host.expect("where the host was"),
+        place("host_start+"),
+    ];
+    assert!(order.is_sorted() && order[3] == calls.len() - 1, "{cpu}");
 }
 
 /// Over a console nobody sees a client go: what it left under way is the next one's first answers, and half a packet

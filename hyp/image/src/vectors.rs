@@ -20,7 +20,7 @@ const EC_BRK: u64 = 0x3c;
 #[cfg(feature = "channel")]
 const EC_BKPT32: u64 = 0x38;
 
-/// The registers of what was interrupted, as `vectors.s` stores them.
+/// The registers of what was interrupted, as `vectors.s` stores them. The inspector has the same numbers.
 #[repr(C)]
 pub(crate) struct Frame {
     pub(crate) x: [u64; 31],

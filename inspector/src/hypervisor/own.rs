@@ -1,8 +1,10 @@
 //! The road by symbols and types: hyp's variable `HYP`, read out of the machine's memory.
 
+mod calls;
 mod parked;
 mod variable;
 
+pub(super) use calls::add as add_calls;
 pub(super) use parked::uncover;
 
 use super::description::{Description, LockPlace, RegimeFacts, in_order};

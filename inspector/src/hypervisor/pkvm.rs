@@ -10,13 +10,10 @@ mod joint;
 mod layout;
 mod locate;
 mod locks;
-mod memory;
 mod params;
 mod records;
 mod regimes;
 mod tables;
-#[cfg(test)]
-mod testing;
 mod variables;
 mod vms;
 
@@ -24,6 +21,7 @@ pub(super) use records::Records;
 
 use super::layout::Layout;
 use super::meaning::Meaning;
+use super::memory::Memory;
 use crate::addr::Span;
 use crate::image::Images;
 use crate::image::kernel::{GUEST_RAM, Kernel};
@@ -32,7 +30,6 @@ use crate::target::{Target, TargetError};
 use gather::Leads;
 use joint::{name_lenders, with_pages};
 use locate::{Build, Location};
-use memory::Memory;
 use params::SetUp;
 use tables::Tables;
 use variables::Variables;

@@ -39,6 +39,8 @@ fn a_dump_of_hyp_says_what_the_machine_says() {
     assert!(!dumped.regimes.is_empty() && dumped.cpus.len() == 2);
     for (dumped, live) in dumped.cpus.iter().zip(&live.cpus) {
         assert_eq!((dumped.el, dumped.pc), (live.el, live.pc));
+        assert_eq!(dumped.calls, live.calls);
+        assert!(!live.calls.is_empty(), "{live:?}");
         assert_eq!(dumped.registers.get("VTTBR_EL2"), None);
         for number in 0..=30 {
             let name = format!("x{number}");

@@ -259,6 +259,27 @@ impl Regime {
         Self::el2_stage1(ttbr1, el2, id)
     }
 
+    /// The lower half of EL1's own stage 1: what `TTBR0_EL1` translates, by `TCR_EL1` and `SCTLR_EL1`. Format and output are
+    /// those of the upper half.
+    ///
+    /// # Errors
+    /// The field whose value the architecture reserves; the names are those of EL2's registers.
+    pub fn el1_stage1_lower(
+        ttbr0: u64,
+        tcr: u64,
+        sctlr: u64,
+        id: IdRegisters,
+    ) -> Result<Self, RegimeError> {
+        // With E2H=1, TCR_EL2 has every field where TCR_EL1 has it.
+        let el2 = El2Stage1 {
+            tcr,
+            hcr: 1 << 34,
+            sctlr,
+            ..El2Stage1::default()
+        };
+        Self::el2_stage1(ttbr0, el2, id)
+    }
+
     /// Sets the root from a base register: BADDR is bits 47:1, or 47:6 with PA\[51:48\] in bits 5:2
     /// where tables may lie above 48 bits. Bits 63:48 (VMID, ASID) and 0 (CnP) are not address.
     fn place_baddr(&mut self, register: &str, value: u64) {

@@ -287,3 +287,32 @@ fn the_upper_half_of_el1_has_its_own_fields() {
         );
     }
 }
+
+/// What the built-in host of hyp sets, and forms of the other granules.
+#[test]
+fn el1s_lower_half_is_as_its_fields_say() {
+    for (tcr, expected) in [
+        (2 << 32 | 1 << 23 | 25, Some((39, 1, Granule::Kib4, 40))),
+        (
+            5 << 32 | 2 << 14 | 25 << 16 | 17,
+            Some((47, 1, Granule::Kib16, 48)),
+        ),
+        (5 << 32 | 1 << 14 | 22, Some((42, 2, Granule::Kib64, 48))),
+        // EPD0: no walks.
+        (5 << 32 | 1 << 7 | 25, None),
+        // TG0 is reserved.
+        (5 << 32 | 3 << 14 | 25, None),
+    ] {
+        let regime = Regime::el1_stage1_lower(0x00ab_0000_4800_0001, tcr, 0, NONE).ok();
+        let found = regime.map(|regime| {
+            assert_eq!((regime.root, regime.problem), (0x4800_0000, None));
+            (
+                regime.ia_bits,
+                regime.start_level,
+                regime.granule,
+                regime.oa_bits,
+            )
+        });
+        assert_eq!(found, expected, "{tcr:#x}");
+    }
+}

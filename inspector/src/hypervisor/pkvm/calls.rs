@@ -1,25 +1,18 @@
 //! What the CPUs were doing: the names of their PCs, and the calls that led there.
 //!
-//! Both the kernel and its hypervisor are built with frame pointers: x29 points to a frame record, two words on the stack,
-//! the caller's x29 and the address to return to. The host's stacks are mapped by the host, so its own tables are walked
-//! for them; what the host takes for physical is so, since its stage 2 maps one to one.
+//! The host's stacks are mapped by the host, so its own tables are walked for them; what the host takes for physical is so,
+//! since its stage 2 maps one to one.
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::calls::{Place, Stack, Start, upper};
+use super::super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::arch::regime::{El1Stage1, IdRegisters, Regime, vmid};
 use crate::image::kernel::{Kernel, NVHE};
 use crate::model::{Cpu, Frame, Symbols};
 use crate::target::Registers;
 
-/// The most frames that are followed for one exception level.
-const MAX_FRAMES: usize = 64;
 /// No stack of EL2 is larger: it has one page, and the largest has 64 KiB.
 const MAX_HYP_STACK: u64 = 64 << 10;
-/// The piece of a stack that is read at once: the smallest page.
-const CHUNK: u64 = 4096;
-
-/// The name of a CPU's PC, and the calls that led there.
-pub(super) type Place = (Option<String>, Vec<Frame>);
 
 /// Where each CPU is.
 pub(super) fn read(
@@ -156,14 +149,6 @@ fn saved(
     Ok(bytes.and_then(pair))
 }
 
-/// Where following begins.
-#[derive(Clone, Copy)]
-struct Start {
-    pc: u64,
-    x29: u64,
-    x30: u64,
-}
-
 /// The calls on EL2's stack.
 fn hyp(
     memory: &mut Memory<'_>,
@@ -178,7 +163,7 @@ fn hyp(
     let limits = Span::new(sp, MAX_HYP_STACK);
     let stack = Stack {
         memory,
-        regime,
+        regime: Some(regime),
         limits,
         boundary: None,
     };
@@ -198,7 +183,7 @@ fn host(
         let limits = Span::new(1 << 63, u64::MAX);
         let stack = Stack {
             memory,
-            regime,
+            regime: Some(regime),
             limits,
             boundary: layout.boundary,
         };
@@ -209,17 +194,6 @@ fn host(
         frame.symbol = None;
     }
     Ok(frames)
-}
-
-/// The frame of a return address.
-fn returned_to(symbols: &Symbols, pc: u64) -> Frame {
-    let name = symbols.name_of(pc);
-    // A call that never returns may be the last of its function: then the call is named, not what stands behind it, if
-    // anything does.
-    let inside = name.as_ref().is_some_and(|name| name.contains('+'));
-    let call = pc.checked_sub(4).filter(|_| !inside);
-    let symbol = call.and_then(|call| symbols.name_of(call)).or(name);
-    Frame::returning(pc, symbol)
 }
 
 /// The kernel's half of EL1's translation, while it is on.
@@ -234,126 +208,6 @@ fn upper_half(registers: &Registers) -> Option<Regime> {
         sctlr: get("SCTLR_EL1").unwrap_or(0),
     };
     Regime::el1_stage1_upper(el1, IdRegisters::of(registers)).ok()
-}
-
-/// Whether an address is in the kernel's half: bit 55 says so, above it may be authentication codes and tags.
-fn upper(address: u64) -> bool {
-    address >> 55 & 1 != 0
-}
-
-/// An address without the pointer authentication code in it, which is in the bits that are not translated.
-fn without_code(address: u64, ia_bits: u32) -> u64 {
-    let translated = u64::MAX >> (64 - ia_bits);
-    if upper(address) {
-        address | !translated
-    } else {
-        address & translated
-    }
-}
-
-/// The stack of one CPU at one exception level.
-struct Stack<'a, 'm> {
-    memory: &'a mut Memory<'m>,
-    regime: Regime,
-    /// Where frame records may be.
-    limits: Span,
-    /// As in [`Layout`].
-    boundary: Option<u64>,
-}
-
-impl Stack<'_, '_> {
-    /// The calls, innermost first; where an exception interrupted others, also those.
-    fn frames(mut self, symbols: &Symbols, at: Start) -> Result<Vec<Frame>, NotYet> {
-        let (mut frames, mut seen) = (Vec::new(), Vec::new());
-        let mut next = Some(at);
-        while let Some(at) = next.take() {
-            frames.extend(self.unrecorded(symbols, at)?);
-            let mut x29 = at.x29;
-            // An interrupt's stack leads to another one, which may be anywhere.
-            while frames.len() < MAX_FRAMES && !seen.contains(&x29) {
-                seen.push(x29);
-                match self.record(x29)? {
-                    Some((0, 0)) => {
-                        next = self.interrupted(x29)?;
-                        break;
-                    }
-                    None | Some((_, 0)) => break,
-                    Some((caller, lr)) => {
-                        let pc = without_code(lr, self.regime.ia_bits);
-                        frames.push(returned_to(symbols, pc));
-                        x29 = caller;
-                    }
-                }
-            }
-            frames.extend(next.map(|Start { pc, .. }| Frame::interrupted(pc, symbols.name_of(pc))));
-        }
-        Ok(frames)
-    }
-
-    /// The caller of a function that calls nothing, or has not come to it yet: it has no record, but x30 says it.
-    fn unrecorded(&mut self, symbols: &Symbols, at: Start) -> Result<Option<Frame>, NotYet> {
-        let ia_bits = self.regime.ia_bits;
-        let x30 = without_code(at.x30, ia_bits);
-        let record = self.record(at.x29)?;
-        let is_recorded = record.is_some_and(|(_, lr)| without_code(lr, ia_bits) == x30);
-        let function = |address| {
-            let name = symbols.name_of(address)?;
-            Some(name.split('+').next()?.to_owned())
-        };
-        let caller = function(x30);
-        let is_other = caller.is_some() && caller != function(without_code(at.pc, ia_bits));
-        Ok((!is_recorded && is_other).then(|| returned_to(symbols, x30)))
-    }
-
-    /// What the exception interrupted whose boundary is at an address: a frame record of zeros, and behind it what it is.
-    fn interrupted(&mut self, record: u64) -> Result<Option<Start>, NotYet> {
-        /// `FRAME_META_TYPE_PT_REGS`. 1 is the outermost: what came from user space, or a thread's beginning.
-        const REGISTERS: u64 = 2;
-        let Some(boundary) = self.boundary else {
-            return Ok(None);
-        };
-        if self.word(record.wrapping_add(16))? != Some(REGISTERS) {
-            return Ok(None);
-        }
-        // x0 to x30, sp, pc, as user space knows them (`struct user_pt_regs`).
-        let mut register = |n: u64| {
-            let at = record.wrapping_sub(boundary).wrapping_add(n * 8);
-            self.word(at)
-        };
-        let (x29, x30, pc) = (register(29), register(30), register(32));
-        Ok(match (x29?, x30?, pc?) {
-            (Some(x29), Some(x30), Some(pc)) => Some(Start { pc, x29, x30 }),
-            _ => None,
-        })
-    }
-
-    /// The frame record at an address.
-    fn record(&mut self, x29: u64) -> Result<Option<(u64, u64)>, NotYet> {
-        let (first, second) = (self.word(x29), self.word(x29.wrapping_add(8)));
-        Ok(first?.zip(second?))
-    }
-
-    fn word(&mut self, va: u64) -> Result<Option<u64>, NotYet> {
-        if !va.is_multiple_of(8) || !self.limits.contains(va) {
-            return Ok(None);
-        }
-        let start = va & !(CHUNK - 1);
-        let Some(pa) = self.physical(start)? else {
-            return Ok(None);
-        };
-        let bytes = self.memory.read(Span::new(pa, CHUNK))?;
-        let word = bytes.and_then(|bytes| bytes.get((va - start) as usize..)?.first_chunk());
-        Ok(word.map(|word| u64::from_le_bytes(*word)))
-    }
-
-    fn physical(&mut self, va: u64) -> Result<Option<u64>, NotYet> {
-        let ia_bits = self.regime.ia_bits;
-        if without_code(va, ia_bits) != va {
-            return Ok(None);
-        }
-        let ia = va & u64::MAX >> (64 - ia_bits);
-        self.memory.translate(&self.regime, ia)
-    }
 }
 
 /// Two words.

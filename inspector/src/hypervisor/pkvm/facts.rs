@@ -161,9 +161,10 @@ impl Linux<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Machine, cpu};
     use super::*;
-    use crate::hypervisor::pkvm::{locate::Location, memory::Memory, regimes::Common};
+    use crate::hypervisor::memory::Memory;
+    use crate::hypervisor::pkvm::{locate::Location, regimes::Common};
+    use crate::hypervisor::testing::{Machine, cpu};
     use crate::image::{Images, kernel::Kernel};
     use crate::model::Fact;
 

@@ -1,6 +1,6 @@
 //! Where the kernel is: from the page that VBAR_EL2 points to, whose symbol is known, or by a scan of RAM.
 
-use super::memory::{Memory, NotYet};
+use super::super::memory::{Memory, NotYet};
 use crate::addr::Span;
 use crate::image::Images;
 use crate::image::kernel::{Kernel, find_in_ram};

@@ -5,7 +5,7 @@
 
 mod holders;
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::memory::{Memory, NotYet, little_endian};
 use super::vms::names_data;
 use crate::addr::Span;
 use crate::image::kernel::{Kernel, NVHE};

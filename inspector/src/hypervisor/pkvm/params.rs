@@ -3,7 +3,7 @@
 //! For each CPU there is a `kvm_nvhe_init_params` among EL2's per-CPU variables; the hypervisor sets the registers from it
 //! when the CPU comes up, and again after it slept. They do not change but for those of a guest that runs.
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::memory::{Memory, NotYet, little_endian};
 use super::regimes::{Active, HCR_E2H};
 use super::variables;
 use crate::addr::Span;

@@ -1,6 +1,6 @@
 //! Page records: the array `hyp_vmemmap`, one `struct hyp_page` for each page of RAM.
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::arch::walk::{self, Kind};
 use crate::hypervisor::layout::States;

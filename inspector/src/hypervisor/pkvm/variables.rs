@@ -1,6 +1,6 @@
 //! The hypervisor's variables: where its tables and records are, which RAM it manages, which memory is its own.
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::memory::{Memory, NotYet, little_endian};
 use super::vms::per_cpu;
 use crate::addr::Span;
 use crate::hypervisor::description::in_order;

@@ -3,7 +3,7 @@
 //! `vm_table` points to an array of pointers, one for each handle. They lead to a `pkvm_hyp_vm`, which lies in EL2's linear
 //! range and so in one piece. All of it is read as it stands: what lies, costs its own row and a sentence.
 
-use super::memory::{Memory, NotYet, little_endian};
+use super::super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
 use crate::image::kernel::{Field, Kernel, NVHE};
 use crate::model::{Cpu, Vcpu, Vm, VmState};

@@ -7,6 +7,7 @@ use fixtures::qemu::{Boot, Cpu, Machine};
 use inspector::addr::Span;
 use inspector::hypervisor;
 use inspector::image::Images;
+use inspector::model::Frame;
 use inspector::target::{self, Breakpoint, Target};
 
 const CPUS: usize = 4;
@@ -96,6 +97,47 @@ fn all_cpus_stop_where_all_come() {
             for (cpu, pc) in pcs.into_iter().enumerate() {
                 arrivals[cpu] += usize::from(pc == entry);
             }
+        }
+    });
+}
+
+/// A hypercall is followed through EL2's entry to the host's function that made it.
+#[test]
+fn a_hypercall_has_the_calls_of_el2_and_of_the_host() {
+    let hyp = Hyp::start(Cpu::Max);
+    let image = hyp.machine.image().clone();
+    let files = [image.hyp, image.host];
+    hyp.by_both_roads(|program, target| {
+        let entry = program.address("hyp::mem_protect::<impl hyp::init::Hyp>::pkvm_host_share_hyp");
+        insert(target, Breakpoint::Code(entry));
+        for _ in 0..3 {
+            let (stopped, _) = next(target);
+            let mut images = Images::open(&files).unwrap();
+            let mut system = hypervisor::capture(target, &mut images).unwrap();
+            // The compiler may inline one into another.
+            hypervisor::add_lines(&mut system, &mut images);
+            let calls = &system.cpus[stopped].calls;
+            let named = |name: &str| {
+                let has = |frame: &Frame| frame.symbol.as_deref().unwrap_or("-").contains(name);
+                let found = calls.iter().position(has);
+                found.unwrap_or_else(|| panic!("no {name} in {calls:x?}"))
+            };
+            let host = calls.iter().position(|frame| frame.interrupted).unwrap();
+            let order = [
+                named("handle_trap"),
+                named("host_sync+"),
+                host,
+                named("host_main+"),
+                named("host_start+"),
+            ];
+            assert!(order.is_sorted(), "{calls:x?}");
+            let elr = system.cpus[stopped].registers.get("ELR_EL2");
+            assert_eq!(Some(calls[host].pc), elr);
+            assert!(
+                calls.iter().all(|frame| frame.symbol.is_some()),
+                "{calls:x?}"
+            );
+            assert_eq!(calls.len(), order[4] + 1, "nobody called it: {calls:x?}");
         }
     });
 }

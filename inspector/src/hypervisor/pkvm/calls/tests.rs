@@ -1,5 +1,6 @@
-use super::super::testing::{HYP, KERNEL, Machine, RAM, cpu};
 use super::*;
+use crate::hypervisor::calls::MAX_FRAMES;
+use crate::hypervisor::testing::{HYP, KERNEL, Machine, RAM, cpu};
 use crate::image::Symbol;
 use crate::model::View;
 use proptest::prelude::*;
@@ -337,18 +338,6 @@ fn a_panic_is_told_by_the_calls() {
         ),
     ] {
         assert_eq!(panicked(&cpus(names)), cpu, "{names:?}");
-    }
-}
-
-#[test]
-fn codes_are_taken_out_of_both_halves() {
-    for (address, bits, plain) in [
-        (0x0058_0a19_2130_648c, 48, 0x0a19_2130_648c),
-        (0x0058_0a19_2130_648c, 52, 0x8_0a19_2130_648c),
-        (0x12bf_8000_0800_0000, 48, 0xffff_8000_0800_0000),
-        (0xffff_8000_0800_0000, 52, 0xffff_8000_0800_0000),
-    ] {
-        assert_eq!(without_code(address, bits), plain, "{address:#x}");
     }
 }
 

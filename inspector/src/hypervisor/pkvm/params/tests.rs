@@ -1,5 +1,5 @@
-use super::super::testing::{Machine, RAM};
 use super::*;
+use crate::hypervisor::testing::{Machine, RAM};
 
 /// Where the templates begin, and where two CPUs have their own.
 const SECTION: u64 = RAM.start + 0x8000;

@@ -1,5 +1,5 @@
-use super::super::testing::{HYP, Machine, RAM, cpu};
 use super::*;
+use crate::hypervisor::testing::{HYP, Machine, RAM, cpu};
 use proptest::prelude::*;
 
 const POINTER: u64 = RAM.start + 0x8000;

@@ -1,4 +1,4 @@
-//! Memory of a located kernel: by linked address, by EL2's virtual address, by physical address.
+//! Memory of the machine, as a kernel and what runs at EL2 address it: by linked address, by EL2's virtual address, by physical address.
 //!
 //! A wait on the link costs more than what comes with it. So whoever reads, a [job](Job), asks as if all were there, and
 //! is told [`NotYet`] where it is not; what all jobs miss is then read in one wait, and they begin anew.
