@@ -12,6 +12,7 @@
 //! after; which of both, its [`Road`] says.
 
 mod asking;
+mod boot;
 mod branch;
 mod calls;
 pub mod choice;

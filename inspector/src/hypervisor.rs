@@ -30,6 +30,7 @@ use crate::target::{Target, TargetError};
 use description::Description;
 pub use lines::add_lines;
 use owners::Claims;
+use std::collections::BTreeMap;
 
 /// The variable that is the hypervisor.
 const VARIABLE: &str = "HYP";
@@ -96,6 +97,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         cpus,
         pools,
         page_records: None,
+        hypercalls: own::hypercalls(),
         sections: description.sections,
         symbols: description.symbols,
         run_state: None,
@@ -170,6 +172,7 @@ fn without_hypervisor(cpus: Vec<Cpu>, symbols: Symbols, problems: Vec<String>) -
         cpus,
         pools: Vec::new(),
         page_records: None,
+        hypercalls: BTreeMap::new(),
         sections: Vec::new(),
         symbols,
         run_state: None,

@@ -16,6 +16,7 @@ use crate::arch::regime::Regime;
 use crate::arch::walk;
 pub use crate::image::{Source, Symbol};
 use crate::target::{Registers, RunState};
+use std::collections::BTreeMap;
 
 /// One capture of a machine.
 #[derive(Clone, PartialEq, Debug)]
@@ -50,6 +51,8 @@ pub struct System {
     pub pools: Vec<Pool>,
     /// Where it keeps a record of each page of RAM, if it does.
     pub page_records: Option<PageRecords>,
+    /// The host's hypercalls by number, as far as their functions' names are known.
+    pub hypercalls: BTreeMap<u64, String>,
     /// The hypervisor's own memory by section, where it says so.
     pub sections: Vec<Section>,
     /// The symbols known, for search and for naming addresses.

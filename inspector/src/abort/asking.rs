@@ -9,13 +9,8 @@ use crate::arch::walk::{End, walk_together};
 use crate::model::{System, Tickets};
 use crate::target::{Breakpoint, Registers, Target, TargetError};
 
-/// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call. Returns the
-/// vector tables.
-pub(super) fn arm_entries(
-    target: &mut dyn Target,
-    plan: &mut Plan,
-) -> Result<Vec<u64>, FollowError> {
-    let vectors = plan.entries.iter().map(|entry| entry & !0x7ff).collect();
+/// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call.
+pub(super) fn arm_entries(target: &mut dyn Target, plan: &mut Plan) -> Result<(), FollowError> {
     for entry in plan.entries.clone() {
         let Err(reason) = run(target)?.insert(Breakpoint::Code(entry))? else {
             continue;
@@ -39,7 +34,7 @@ pub(super) fn arm_entries(
         plan.entries = vec![function];
         break;
     }
-    Ok(vectors)
+    Ok(())
 }
 
 /// The registers of a CPU as the host left them: where it stands behind the vector, `x0` is where those were put.

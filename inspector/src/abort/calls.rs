@@ -1,56 +1,55 @@
-//! Hypercalls of the host: their names, and which argument is a page.
+//! Hypercalls of the host: what they are called, and which argument is a page.
 
 use super::{Call, OwnerChange, trap};
 use crate::addr::Span;
-use crate::model::{HypervisorKind, System};
+use crate::model::System;
 use crate::target::Registers;
 
 /// What a hypercall's number begins with: a fast 64-bit call of the hypervisor's vendor.
 const HYPERCALL: u64 = 0xc600_0000;
 
-/// What is known of a hypercall.
-struct Known {
-    name: &'static str,
-    /// How many arguments it has.
-    arguments: usize,
-    /// Which of them is a page frame number, from 1.
-    page: Option<usize>,
-}
+/// How many arguments of any hypercall are shown where it is not known how many it has.
+const ARGUMENTS: usize = 4;
 
-/// hyp's hypercalls: number 16 is the only one.
-const HYP: [(u64, Known); 1] = [(
-    16,
-    Known {
-        name: "host_share_hyp",
-        arguments: 1,
-        page: Some(1),
-    },
-)];
+/// Hypercalls about pages: the function, how many arguments it has, and which of them is the page's frame number, from 1.
+/// hyp has the first of them, and Linux has each since its name is among the kernel's own.
+const ABOUT_PAGES: [(&str, usize, usize); 4] = [
+    ("__pkvm_host_share_hyp", 1, 1),
+    ("__pkvm_host_unshare_hyp", 1, 1),
+    ("__pkvm_host_donate_guest", 2, 1),
+    ("__pkvm_host_share_guest", 4, 1),
+];
 
 /// The hypercall that a CPU at the entry makes.
 pub(super) fn call(before: &System, registers: &Registers) -> Call {
     let argument = |number: usize| registers.get(&format!("x{number}")).unwrap_or(0);
-    // Others are calls of PSCI, for example: their numbers stay whole.
-    let id = match argument(0) {
-        number if number & !0xffff == HYPERCALL => number & 0xffff,
-        number => number,
+    // Others are calls of PSCI, for example: their numbers stay whole, and are none of the hypervisor's own.
+    let (id, name) = match argument(0) {
+        number if number & !0xffff == HYPERCALL => {
+            let id = number & 0xffff;
+            (id, before.hypercalls.get(&id).cloned())
+        }
+        number => (number, None),
     };
-    let known: &[(u64, Known)] = match before.hypervisor.kind {
-        HypervisorKind::Hyp => &HYP,
-        HypervisorKind::Pkvm | HypervisorKind::None => &[],
-    };
-    let known = known.iter().find(|(number, _)| *number == id);
-    let known = known.map(|(_, known)| known);
-    let page = known.and_then(|known| argument(known.page?).checked_mul(4096));
+    let about = ABOUT_PAGES.iter();
+    let about = about
+        .copied()
+        .find(|(function, ..)| name.as_deref() == Some(*function));
+    let host = before
+        .regimes
+        .iter()
+        .find(|regime| regime.name == "host-s2");
+    let size = host.map_or(4096, |host| host.regime.granule.bytes());
+    let page = about.and_then(|(.., page)| argument(page).checked_mul(size));
     let page = page.map(|pa| OwnerChange {
-        pa: Span::new(pa, 4096),
-        before: trap::page(before, pa, 4096),
+        pa: Span::new(pa, size),
+        before: trap::page(before, pa, size),
         after: None,
     });
     Call {
         id,
-        name: known.map(|known| known.name.to_owned()),
-        arguments: (1..=known.map_or(4, |known| known.arguments))
+        name,
+        arguments: (1..=about.map_or(ARGUMENTS, |(_, arguments, _)| arguments))
             .map(argument)
             .collect(),
         status: None,

@@ -1,6 +1,7 @@
 //! Following traps on a machine: breakpoints, looks, and what became of each CPU.
 
 use super::asking::{arm_entries, host_registers, leads_below, look, tickets};
+use super::boot::Boot;
 use super::branch::GaveUp;
 use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
@@ -81,8 +82,8 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct Follower {
     pub(super) plan: Plan,
-    /// EL2's vector tables when the breakpoints were set.
-    vectors: Vec<u64>,
+    /// Which boot the breakpoints are of.
+    boot: Boot,
     wanted: Wanted,
     /// Whoever uses it steps and runs CPUs that are followed.
     pub(super) by_hand: bool,
@@ -127,10 +128,11 @@ impl Follower {
             let target = target.name().to_owned();
             return Err(FollowError::NoHypervisor { target, reason });
         }
-        let vectors = arm_entries(target, &mut plan)?;
+        let boot = Boot::of(&system, &plan.entries);
+        arm_entries(target, &mut plan)?;
         Ok(Self {
             plan,
-            vectors,
+            boot,
             wanted,
             by_hand: false,
             refused: Vec::new(),
@@ -212,13 +214,7 @@ impl Follower {
     /// # Errors
     /// The link failed, or it is not.
     pub fn check(&self, target: &mut dyn Target) -> Result<(), FollowError> {
-        let cpus = target.all_registers()?;
-        let vectors = cpus
-            .iter()
-            .filter_map(|registers| registers.get("VBAR_EL2"));
-        let known = |vectors: u64| self.vectors.contains(&vectors);
-        let mut vectors = vectors.peekable();
-        if vectors.peek().is_some() && !vectors.any(known) {
+        if self.boot.is_over(&target.all_registers()?) {
             let target = target.name().to_owned();
             return Err(FollowError::Restarted { target });
         }

@@ -8,7 +8,7 @@
 
 use super::{Missing, Place, Stage};
 use crate::addr::Span;
-use crate::model::{Cpu, EntryKind, HypervisorKind, System};
+use crate::model::{EntryKind, HypervisorKind, System};
 use crate::target::{Target, TargetError};
 
 /// Offset of the vector for synchronous exceptions from a lower level in AArch64.
@@ -154,7 +154,7 @@ impl Plan {
     /// The link failed.
     pub fn make(target: &mut dyn Target, system: &System) -> Result<Self, TargetError> {
         let mut plan = Self {
-            entries: entries(&system.cpus),
+            entries: entries(system),
             called_by_vector: called_by_vector(system.hypervisor.kind)
                 .and_then(|name| Some(system.symbols.find(name)?.start)),
             ..Self::default()
@@ -240,15 +240,19 @@ impl Plan {
     }
 }
 
-/// The vectors of CPUs that run their host under stage 2. A CPU in a guest has other vectors.
-fn entries(cpus: &[Cpu]) -> Vec<u64> {
-    let under_host = cpus
-        .iter()
-        .filter(|cpu| cpu.stage2.as_deref() == Some(super::trap::HOST_STAGE2));
+/// The vectors of CPUs that run their host under stage 2. A CPU in a guest has other vectors; where all are, those for
+/// the host are found by name.
+fn entries(system: &System) -> Vec<u64> {
+    let cpus = system.cpus.iter();
+    let under_host = cpus.filter(|cpu| cpu.stage2.as_deref() == Some(super::trap::HOST_STAGE2));
     let vectors = under_host.filter_map(|cpu| cpu.registers.get("VBAR_EL2"));
     let mut entries: Vec<_> = vectors
         .map(|vectors| vectors.wrapping_add(LOWER_SYNC))
         .collect();
+    if entries.is_empty() && system.cpus.iter().any(|cpu| cpu.stage2.is_some()) {
+        let by_name = system.symbols.find("__kvm_nvhe___kvm_hyp_host_vector");
+        entries.extend(by_name.map(|vectors| vectors.start.wrapping_add(LOWER_SYNC)));
+    }
     entries.sort_unstable();
     entries.dedup();
     entries

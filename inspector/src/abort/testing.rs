@@ -183,7 +183,7 @@ pub(crate) fn shared() -> Story {
     };
     story.cause = Cause::Call(Call {
         id: 16,
-        name: Some("host_share_hyp".to_owned()),
+        name: Some("__pkvm_host_share_hyp".to_owned()),
         arguments: vec![RAM >> 12],
         status: Some(0),
         result: Some(0),

@@ -13,6 +13,7 @@ use crate::arch::regime::IdRegisters;
 use crate::image::Images;
 use crate::model::{Cpu, Section, Symbols};
 use crate::target::{Target, TargetError};
+use std::collections::BTreeMap;
 use std::path::Path;
 use variable::Variable;
 
@@ -23,6 +24,11 @@ const TRANSLATION: &str = "TRANSLATION";
 
 /// hyp is built for pages of 4 KiB only.
 const GRANULE: u64 = 4096;
+
+/// The hypercalls that hyp knows, by number.
+pub(super) fn hypercalls() -> BTreeMap<u64, String> {
+    [(16, "__pkvm_host_share_hyp".to_owned())].into()
+}
 
 /// Reads `HYP`. Where a part is missing the rest is read, and `problems` says what is not there.
 pub(super) fn describe(

@@ -6,6 +6,7 @@
 mod calls;
 mod facts;
 mod gather;
+mod hypercalls;
 mod joint;
 mod layout;
 mod locate;
@@ -236,6 +237,7 @@ impl Linux<'_, '_> {
             cpus: std::mem::take(self.cpus),
             pools,
             page_records,
+            hypercalls: hypercalls::names(self.kernel),
             sections,
             symbols,
             run_state: None,

@@ -242,6 +242,7 @@ pub(crate) fn system() -> System {
             })
             .collect(),
         page_records: None,
+        hypercalls: [(16, "__pkvm_host_share_hyp".to_owned())].into(),
         pools: vec![Pool {
             name: "host-pool".to_owned(),
             pages: Span::new(0x4031_0000, 0x2000),

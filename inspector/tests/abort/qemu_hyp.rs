@@ -207,7 +207,7 @@ fn a_share_is_followed() {
         .iter()
         .find(|call| call["return"] == 0 && states(call, "before").0 == "owned");
     let shared = shared.unwrap_or_else(|| panic!("no share: {document}"));
-    assert_eq!(shared["name"], "host_share_hyp");
+    assert_eq!(shared["name"], "__pkvm_host_share_hyp");
     assert_eq!(
         states(shared, "after"),
         ("shared-owned".into(), "shared-borrowed".into())

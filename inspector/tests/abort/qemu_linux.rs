@@ -3,14 +3,17 @@
 use crate::client::Client;
 use crate::run::{inspector, succeed};
 use crate::tables::{Root, check, written};
-use fixtures::{Boot, Cpu, Kernel, Machine};
+use fixtures::{Boot, Cpu, Finally, Guests, Kernel, Machine};
 use serde_json::Value;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const RAM: u64 = 0x4000_0000;
+/// Much more than a boot takes.
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn arguments<'a>(machine: &'a Machine, rest: &[&'a str]) -> Vec<&'a str> {
     let vmlinux = machine.kernel().vmlinux.to_str().expect("a plain path");
@@ -143,8 +146,28 @@ fn a_livelock_is_told_as_what_it_is() {
     let mut client = Client::connect(machine.gdb());
     client.order("Qqemu.PhyMemMode:0");
     client.send("vCont;c");
-    assert_eq!(
-        client.packet_within(std::time::Duration::from_millis(500)),
-        None
-    );
+    assert_eq!(client.packet_within(Duration::from_millis(500)), None);
+}
+
+/// The number of `__kvm_vcpu_run` differs from kernel to kernel; its name is the kernel's own.
+#[test]
+fn hypercalls_have_the_kernels_names() {
+    for (kernel, guests) in [
+        (Kernel::Linux61, Guests::Plain),
+        (Kernel::Linux7, Guests::All),
+    ] {
+        let boot = Boot::linux(kernel)
+            .expect("the kernel is there")
+            .cpu(Cpu::Max);
+        let boot = boot.guests(guests).finally(Finally::SpinInGuest);
+        let mut machine = boot.start().expect("QEMU starts");
+        machine
+            .wait_for("init: spins in a guest", LIMIT)
+            .expect("Linux gets there");
+        // Each tick of the host's takes the guest's CPU out of the guest, and it goes back.
+        let ran = succeed(arguments(&machine, &["abort", "--call", "vcpu_run"]));
+        let call = &ran.json()["calls"][0];
+        assert_eq!(call["name"], "__kvm_vcpu_run", "{call}");
+        assert_eq!(call["outcome"], "left", "it goes into the guest: {call}");
+    }
 }

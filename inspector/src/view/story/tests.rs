@@ -135,7 +135,7 @@ fn a_hypercall_is_told_with_both_sides_of_its_page() {
     has(
         &text(&shared()),
         &[
-            "CPU 1 at host_touch+0x8: host_share_hyp(0x40000): returned 0 in x0, 0 in x1",
+            "CPU 1 at host_touch+0x8: __pkvm_host_share_hyp(0x40000): returned 0 in x0, 0 in x1",
             "page  0x40000000  owner host: host owned, hyp no-page → owner host: host shared-owned, hyp shared-borrowed",
         ],
     );

@@ -1,0 +1,101 @@
+//! What tells one boot's EL2 from the next one's, of which breakpoints know nothing.
+
+use super::trap::HOST_STAGE2;
+use crate::model::System;
+use crate::target::Registers;
+
+/// EL2 as it was when the breakpoints were set.
+#[derive(Debug)]
+pub(super) struct Boot {
+    /// The vector tables for the host: what `VBAR_EL2` holds while the host runs.
+    vectors: Vec<u64>,
+    /// `TTBR0_EL2` of each CPU: EL2's own tables, whoever runs.
+    tables: Vec<u64>,
+    /// `VTTBR_EL2` of the CPUs that ran their host.
+    hosts: Vec<u64>,
+}
+
+impl Boot {
+    /// The boot that `system` was captured in, whose entries to EL2 for the host are at `entries`.
+    pub(super) fn of(system: &System, entries: &[u64]) -> Self {
+        let all = |name: &str| {
+            system
+                .cpus
+                .iter()
+                .filter_map(|cpu| cpu.registers.get(name))
+                .collect()
+        };
+        let host = system
+            .cpus
+            .iter()
+            .filter(|cpu| cpu.stage2.as_deref() == Some(HOST_STAGE2));
+        Self {
+            // A vector table is 2 KiB, aligned so.
+            vectors: entries.iter().map(|entry| entry & !0x7ff).collect(),
+            tables: all("TTBR0_EL2"),
+            hosts: host
+                .filter_map(|cpu| cpu.registers.get("VTTBR_EL2"))
+                .collect(),
+        }
+    }
+
+    /// Whether CPUs that stand so are of another boot: none has the vectors for the host, and none runs a guest, for which
+    /// there are others.
+    pub(super) fn is_over(&self, cpus: &[Registers]) -> bool {
+        let of_host = |cpu: &Registers| {
+            cpu.get("VBAR_EL2")
+                .is_none_or(|vectors| self.vectors.contains(&vectors))
+        };
+        let in_guest = |cpu: &Registers| {
+            cpu.get("TTBR0_EL2")
+                .is_some_and(|tables| self.tables.contains(&tables))
+                && cpu
+                    .get("VTTBR_EL2")
+                    .is_some_and(|vttbr| !self.hosts.contains(&vttbr))
+        };
+        !cpus.iter().any(|cpu| of_host(cpu) || in_guest(cpu))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::system;
+
+    const HOST: [u64; 3] = [0x40_4020_0000, 0x4030_0000, 0x1_4031_0000];
+
+    fn registers([vectors, tables, stage2]: [u64; 3]) -> Registers {
+        let named = [
+            ("VBAR_EL2", vectors),
+            ("TTBR0_EL2", tables),
+            ("VTTBR_EL2", stage2),
+        ];
+        Registers(named.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    #[test]
+    fn a_guest_is_of_the_same_boot_and_other_vectors_are_not() {
+        let mut system = system();
+        for cpu in &mut system.cpus {
+            cpu.registers = registers(HOST);
+            cpu.stage2 = Some(HOST_STAGE2.to_owned());
+        }
+        let boot = Boot::of(&system, &[HOST[0] + 0x400]);
+        let [vectors, tables, stage2] = HOST;
+        for (cpus, over) in [
+            (vec![HOST], false),
+            (vec![[vectors + 0x8000, tables, 0x2_5000_0000]], false),
+            (vec![[vectors + 0x8000, tables, 0x2_5000_0000], HOST], false),
+            // The same places, slid elsewhere.
+            (vec![[vectors + 0x10_0000, tables, stage2]], true),
+            // Out of reset, or under a stub.
+            (vec![[0, 0, 0]], true),
+            (vec![[0x4020_0000, 0, stage2]], true),
+        ] {
+            let cpus: Vec<_> = cpus.into_iter().map(registers).collect();
+            assert_eq!(boot.is_over(&cpus), over, "{cpus:?}");
+        }
+        // A server without these registers cannot tell.
+        assert!(!boot.is_over(&[Registers::default()]));
+    }
+}
