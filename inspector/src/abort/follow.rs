@@ -312,6 +312,11 @@ impl Follower {
         cpu: usize,
         registers: &Registers,
     ) -> Result<Option<Story>, FollowError> {
+        let following = self.following.get(&cpu);
+        if following.is_some_and(|following| following.is_still_at_entry(cpu, registers)) {
+            // It was told of twice, and has executed nothing in between.
+            return Ok(None);
+        }
         let mut lost = None;
         if let Some(following) = self.following.remove(&cpu) {
             let now = hypervisor::capture(target, images)?;

@@ -75,6 +75,16 @@ fn place(system: &System, pc: u64) -> Place {
 }
 
 impl Following {
+    /// Whether a CPU with these registers has executed nothing since the entry: the host's registers are still in it, and
+    /// EL2 is told the same of why it came.
+    pub(super) fn is_still_at_entry(&self, cpu: usize, registers: &Registers) -> bool {
+        let then = self.before.cpus.get(cpu).map(|cpu| &cpu.registers);
+        let general = (0..31).map(|number| format!("x{number}"));
+        let others = ["sp", "pc", "ELR_EL2", "ESR_EL2", "FAR_EL2", "HPFAR_EL2"];
+        let mut names = general.chain(others.map(str::to_owned));
+        then.is_some_and(|then| names.all(|name| then.get(&name) == registers.get(&name)))
+    }
+
     /// A trap whose CPU stands at the entry.
     pub(super) fn begin(
         before: System,

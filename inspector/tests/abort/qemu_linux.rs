@@ -168,6 +168,8 @@ fn hypercalls_have_the_kernels_names() {
         let ran = succeed(arguments(&machine, &["abort", "--call", "vcpu_run"]));
         let call = &ran.json()["calls"][0];
         assert_eq!(call["name"], "__kvm_vcpu_run", "{call}");
-        assert_eq!(call["outcome"], "left", "it goes into the guest: {call}");
+        // It goes into the guest, or, when an interrupt is due, straight back.
+        let outcome = call["outcome"].as_str();
+        assert!(matches!(outcome, Some("left" | "returned")), "{call}");
     }
 }

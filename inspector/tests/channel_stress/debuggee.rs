@@ -105,6 +105,22 @@ impl Debuggee {
         self.greet(|| ())
     }
 
+    /// A machine, paused at boot, whose host has not executed anything when hyp sees its client. On a busy computer QEMU may
+    /// bring what the client says after hyp has looked for it, so that the host has begun: then another machine is started.
+    pub(crate) fn with_client_first(boot: impl Fn() -> Boot, cpus: u32) -> (Self, Client) {
+        for _ in 0..20 {
+            let debuggee = Self::early(boot(), cpus);
+            let (start, _) = debuggee.functions("host_start")[0];
+            let mut session = debuggee.attach_first();
+            let first = session.registers(0).map(|cpu| (cpu.el, cpu.pc));
+            if first == Some((1, start)) {
+                let client = session.client;
+                return (debuggee, client);
+            }
+        }
+        panic!("hyp saw its client too late, 20 times");
+    }
+
     /// A client that spoke before the machine, which was paused, ran its first instruction.
     pub(crate) fn attach_first(&self) -> Session<'_> {
         self.greet(|| Client::connect(self.machine.gdb()).order("D"))
@@ -127,6 +143,11 @@ impl Debuggee {
         // If it was only slow, it answers each.
         client.send("Hg1");
         while client.packet() != b"OK" {}
+        self.session(client)
+    }
+
+    /// The session of a client that is attached.
+    pub(crate) fn session(&self, client: Client) -> Session<'_> {
         Session {
             debuggee: self,
             client,

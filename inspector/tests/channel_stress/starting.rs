@@ -9,9 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-fn paused(cpu: Cpu, cpus: u32) -> Debuggee {
-    let boot = Boot::hyp().expect("the image builds").cpu(cpu).paused();
-    Debuggee::early(boot, cpus)
+fn boot(cpu: Cpu) -> Boot {
+    Boot::hyp().expect("the image builds").cpu(cpu).paused()
 }
 
 /// Lets the machine run on by itself: all of its host comes up.
@@ -38,11 +37,8 @@ fn stop_until_all_are_up(session: &mut Session<'_>, cpus: u64, resume: &str) {
 #[test]
 fn qemu_a_client_that_was_there_first_sees_each_cpu_come_up() {
     for (cpu, cpus) in [(Cpu::CortexA57, 4), (Cpu::NeoverseN1, 2), (Cpu::Max, 8)] {
-        let mut debuggee = paused(cpu, cpus);
-        let mut session = debuggee.attach_first();
-        let (start, _) = debuggee.functions("host_start")[0];
-        let first = session.registers(0).map(|cpu| (cpu.el, cpu.pc));
-        assert_eq!(first, Some((1, start)), "before the host has done anything");
+        let (mut debuggee, client) = Debuggee::with_client_first(|| boot(cpu), cpus);
+        let mut session = debuggee.session(client);
         for cpu in 1..debuggee.cpus {
             assert!(session.registers(cpu).is_none(), "CPU {cpu} is not up");
         }
@@ -58,8 +54,8 @@ fn qemu_a_client_that_was_there_first_sees_each_cpu_come_up() {
 
 #[test]
 fn qemu_a_cpu_stops_where_it_comes_up() {
-    let mut debuggee = paused(Cpu::CortexA57, 4);
-    let mut session = debuggee.attach_first();
+    let (mut debuggee, client) = Debuggee::with_client_first(|| boot(Cpu::CortexA57), 4);
+    let mut session = debuggee.session(client);
     let [main, print] = [
         "secondary_main",
         "uart::Uart as core::fmt::Write>::write_str",
