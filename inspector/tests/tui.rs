@@ -328,7 +328,8 @@ fn terminal_follows_aborts_and_writes_them_to_a_file() {
         ("9", "no abort followed"),
         ("a", "under way"),
         ("n", "reads why and where"),
-        ("s", "reads why and where"),
+        // Until it stands again there is nothing to run to the end.
+        ("s", "capture 4,"),
         ("e", "goes on"),
         ("A", "refused, the host takes"),
         ("vvvbget_leaf\r", "breakpoints ─"),
