@@ -19,8 +19,8 @@ enum Step {
     Waits,
 }
 
-/// How often an instruction is stepped that leads to itself. On a busy computer QEMU (7.2, as seen) now and then reports a
-/// step that has executed nothing; and one that does branch to itself may as well do it again.
+/// How often an instruction is stepped that leads to itself. On a busy computer a step was once reported with the PC where
+/// it was; by QEMU's server or by hyp's channel is not known, nor why. One that does branch to itself may as well do it again.
 const STEP_TRIES: usize = 4;
 
 impl Machine {
