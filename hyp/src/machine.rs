@@ -147,6 +147,22 @@ impl Shared {
     fn count_invalidation(&self) {
         self.invalidations.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Physical ranges that hold what hyp's library has in objects of this process: readable, and to be
+    /// changed by nobody else.
+    fn is_published(&self, pa: u64, size: u64) -> bool {
+        let records = Region {
+            base: self.pools.host_records,
+            size: crate::addr::PAGE_SIZE,
+        };
+        let hyp = Region {
+            base: layout::HYP,
+            size: layout::HYP_SIZE,
+        };
+        [records, hyp]
+            .iter()
+            .any(|region| pa < region.end() && region.base < pa.saturating_add(size))
+    }
 }
 
 /// The simulated machine. It stands still but for calls of [`Machine::run_steps`]; dropping it ends its threads.
@@ -156,6 +172,8 @@ pub struct Machine {
     world: World,
     facts: OwnedFacts,
     breakpoints: BTreeSet<u64>,
+    /// Virtual addresses of which every write stops its CPU.
+    watchpoints: Vec<Region>,
     resume: Resume,
 }
 
@@ -215,6 +233,7 @@ impl Machine {
             world,
             facts,
             breakpoints: BTreeSet::new(),
+            watchpoints: Vec::new(),
             resume: ALL_CPUS,
         };
         machine.run_to_start();
@@ -252,22 +271,7 @@ impl Machine {
             steps,
             resume: self.resume,
             breakpoints: self.breakpoints.clone(),
+            watchpoints: self.watchpoints.clone(),
         })
-    }
-
-    /// Physical ranges that hold what hyp's library has in objects of this process: readable, and to be
-    /// changed by nobody else.
-    fn is_published(&self, pa: u64, size: u64) -> bool {
-        let records = Region {
-            base: self.shared.pools.host_records,
-            size: crate::addr::PAGE_SIZE,
-        };
-        let hyp = Region {
-            base: layout::HYP,
-            size: layout::HYP_SIZE,
-        };
-        [records, hyp]
-            .iter()
-            .any(|region| pa < region.end() && region.base < pa.saturating_add(size))
     }
 }

@@ -128,8 +128,6 @@ mod tests {
         };
         let control = target.run_control().unwrap();
         control.insert(Breakpoint::Code(entry)).unwrap().unwrap();
-        let refused = control.insert(Breakpoint::Write(crate::addr::Span::new(entry, 8)));
-        assert!(refused.unwrap().unwrap_err().contains("no room"));
         let mut seen = [0; CPUS];
         while seen.contains(&0) {
             let control = target.run_control().unwrap();
@@ -151,6 +149,29 @@ mod tests {
         assert!(!control.found_running());
         control.resume().unwrap();
         assert_eq!(control.state().unwrap(), RunState::Running);
+    }
+
+    #[test]
+    fn it_stops_before_a_write_that_is_watched() {
+        let demo = start().unwrap();
+        let mut target = attach(demo.address());
+        // A level-2 entry of the host's stage 2, in a hole of 2 MiB.
+        let slot = crate::addr::Span::new(0x4022_4098, 8);
+        let hyp = look(&mut target).physvirt_offset.unwrap();
+        let watched = Breakpoint::Write(crate::addr::Span::new(slot.start.wrapping_sub(hyp), 8));
+        let read = |target: &mut Gdb| target.read_phys(&[slot]).unwrap().remove(0).unwrap();
+        assert_eq!(read(&mut target), [0; 8]);
+        let control = target.run_control().unwrap();
+        control.insert(watched).unwrap().unwrap();
+        control.resume().unwrap();
+        let stop = control.wait(Duration::from_secs(20)).unwrap();
+        let RunState::Stopped { cpu: Some(cpu), .. } = stop else {
+            panic!("{stop:?}");
+        };
+        assert_eq!(read(&mut target), [0; 8], "not yet");
+        target.run_control().unwrap().step(cpu).unwrap();
+        assert_eq!(read(&mut target), 0x4260_07fd_u64.to_le_bytes());
+        target.run_control().unwrap().remove(watched).unwrap();
     }
 
     #[test]

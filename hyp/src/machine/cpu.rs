@@ -4,9 +4,10 @@
 //! every lock attempt and table access the CPU stands in the function of that name, then waits for its turn.
 
 use super::Shared;
-use super::layout::{self, Function};
-use crate::addr::{Ipa, Pa};
+use super::layout::{self, Function, LINEAR_OFFSET};
+use crate::addr::{Ipa, PAGE_SIZE, Pa};
 use crate::cpu::{Cpu, TableMemory};
+use crate::debug::Region;
 use core::cell::{Cell, RefCell};
 
 /// PSTATE at EL1 on SP_EL1, D, A, I and F masked.
@@ -26,6 +27,8 @@ pub(super) struct Registers {
     pub(super) hpfar: u64,
     pub(super) elr: u64,
     pub(super) spsr: u64,
+    /// What the next step will write, as far as that is known: virtual addresses.
+    pub(super) will_write: Option<Region>,
 }
 
 impl Registers {
@@ -41,6 +44,7 @@ impl Registers {
             hpfar: 0,
             elr: 0,
             spsr: 0,
+            will_write: None,
         }
     }
 }
@@ -102,6 +106,13 @@ impl<'a> SimCpu<'a> {
         self.finish_step();
     }
 
+    /// The same, where the next step will write to `region`.
+    pub(super) fn step_to_write(&self, function: Function, region: Region) {
+        self.registers.borrow_mut().will_write = Some(region);
+        self.step(function);
+        self.registers.borrow_mut().will_write = None;
+    }
+
     /// Ends this step where the CPU stands.
     fn finish_step(&self) {
         self.show();
@@ -158,6 +169,14 @@ impl<'a> SimCpu<'a> {
     }
 }
 
+/// Physical memory as EL2 maps it.
+fn at_hyp(pa: u64, size: u64) -> Region {
+    Region {
+        base: pa + LINEAR_OFFSET,
+        size,
+    }
+}
+
 impl TableMemory for SimCpu<'_> {
     fn read(&self, at: Pa) -> u64 {
         self.step(Function::GetLeaf);
@@ -166,12 +185,11 @@ impl TableMemory for SimCpu<'_> {
     }
 
     fn write(&self, at: Pa, word: u64) {
-        let hyp_table = self.shared.pools.hyp.contains(at);
-        self.step(if hyp_table {
-            Function::SetPage
-        } else {
-            Function::SetLeaf
-        });
+        let function = match self.shared.pools.hyp.contains(at) {
+            true => Function::SetPage,
+            false => Function::SetLeaf,
+        };
+        self.step_to_write(function, at_hyp(at.get(), 8));
         self.shared.unsettled.lock()[self.number] = true;
         if !self.shared.ram.lock().write(at.get(), &word.to_le_bytes()) {
             panic!("external abort: write of {at}, where there is no RAM");
@@ -179,7 +197,7 @@ impl TableMemory for SimCpu<'_> {
     }
 
     fn zero_page(&self, page: Pa) {
-        self.step(Function::Alloc);
+        self.step_to_write(Function::Alloc, at_hyp(page.get(), PAGE_SIZE));
         if !self.shared.ram.lock().zero_page(page.get()) {
             panic!("external abort: write of {page}, where there is no RAM");
         }
@@ -195,11 +213,13 @@ impl Cpu for SimCpu<'_> {
         let held = self.locks.get();
         self.locks.set(held + 1);
         // An abort takes the host's lock and a share also hyp's; what comes inside those is a pool's.
-        self.step(match (self.cause.get(), held) {
-            (Cause::Abort, 0) => Function::HostStage2Idmap,
-            (Cause::Call, 0 | 1) => Function::PkvmHostShareHyp,
-            _ => Function::Alloc,
-        });
+        let [host, hyp, ..] = layout::LOCKS.map(|lock| at_hyp(lock.pa, 4));
+        match (self.cause.get(), held) {
+            (Cause::Abort, 0) => self.step_to_write(Function::HostStage2Idmap, host),
+            (Cause::Call, 0) => self.step_to_write(Function::PkvmHostShareHyp, host),
+            (Cause::Call, 1) => self.step_to_write(Function::PkvmHostShareHyp, hyp),
+            _ => self.step(Function::Alloc),
+        }
         self.registers.borrow().pc
     }
 

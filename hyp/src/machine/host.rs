@@ -7,6 +7,7 @@ use super::cpu::{Cause, PSTATE_EL1H, SimCpu};
 use super::layout::{self, Function};
 use crate::abort::{Outcome, Trap};
 use crate::addr::PAGE_SIZE;
+use crate::debug::Region;
 use crate::debug::walk::{self, Kind, Regime};
 use crate::hypercall::{HCALL_BASE, HOST_SHARE_HYP};
 use crate::init::Hyp;
@@ -155,7 +156,11 @@ impl<'a> Host<'a> {
     /// One load or store. Where it faults, hyp has its say, and it is tried again unless it was refused.
     fn touch(&mut self, ipa: u64, write: bool) {
         for _ in 0..TRIES {
-            self.cpu.step(Function::HostTouch);
+            let word = Region { base: ipa, size: 8 };
+            match write && self.translate(ipa, write).is_ok() {
+                true => self.cpu.step_to_write(Function::HostTouch, word),
+                false => self.cpu.step(Function::HostTouch),
+            }
             let Err(fault) = self.access(ipa, write) else {
                 return;
             };
@@ -174,9 +179,20 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// What the hardware does with a load or store: translates, checks, performs; or says why not (DFSC).
+    /// What the hardware does with a load or store: performs it, or says why not (DFSC).
     fn access(&self, ipa: u64, write: bool) -> Result<(), u64> {
+        let pa = self.translate(ipa, write)?;
         let mut ram = self.cpu.shared().ram.lock();
+        // A device takes everything, and a load has no effect that could be seen.
+        if write && let Some(word) = ram.read_u64(pa) {
+            ram.write(pa, &word.wrapping_add(1).to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// What the hardware does before a load or store: translates and checks; or says why not (DFSC).
+    fn translate(&self, ipa: u64, write: bool) -> Result<u64, u64> {
+        let ram = self.cpu.shared().ram.lock();
         let root = self.hyp.host().root().get();
         let entry = walk::lookup_in(|pa| ram.read_u64(pa), Regime::HostS2, root, ipa);
         let level = u64::from(entry.level);
@@ -194,11 +210,7 @@ impl<'a> Host<'a> {
         if entry.raw & right == 0 {
             return Err(FSC_PERMISSION | level);
         }
-        // A device takes everything, and a load has no effect that could be seen.
-        if write && let Some(word) = ram.read_u64(pa) {
-            ram.write(pa, &word.wrapping_add(1).to_le_bytes());
-        }
-        Ok(())
+        Ok(pa)
     }
 
     /// Gives the trap to hyp and returns to the host in `function`. False when the host got an exception.

@@ -7,11 +7,17 @@ use super::{
 };
 use crate::debug::registers::{Register, System};
 use crate::debug::walk::{self, Kind, Regime};
-use crate::debug::{Breakpoint, Facts, HostStage2, HypStage1, Inferior, Refused, Resume, Stop};
+use crate::debug::{
+    Breakpoint, Facts, HostStage2, HypStage1, Inferior, Refused, Region, Resume, Stop, WatchKind,
+};
 use std::prelude::rust_2024::*;
 
 /// Steps between two looks for a client: with its waits between them slow enough to watch.
 pub(super) const STEPS_PER_RUN: u64 = 16;
+/// Most bytes that one watchpoint is for.
+const MAX_WATCHED: u64 = crate::addr::PAGE_SIZE;
+/// Most watchpoints: there are no registers that would run out.
+const MAX_WATCHPOINTS: usize = 16;
 
 impl Inferior for Machine {
     fn facts(&self) -> Facts<'_> {
@@ -61,7 +67,7 @@ impl Inferior for Machine {
     }
 
     fn write_phys(&mut self, pa: u64, bytes: &[u8]) -> Result<(), Refused> {
-        if self.is_published(pa, bytes.len() as u64) {
+        if self.shared.is_published(pa, bytes.len() as u64) {
             return Err(Refused::ReadOnly);
         }
         if self.shared.ram.lock().write(pa, bytes) {
@@ -100,6 +106,17 @@ impl Inferior for Machine {
                 self.breakpoints.insert(va);
                 Ok(())
             }
+            Breakpoint::Watch {
+                va,
+                size,
+                kind: WatchKind::Write,
+            } if size <= MAX_WATCHED && self.watchpoints.len() < MAX_WATCHPOINTS => {
+                let watched = Region { base: va, size };
+                if !self.watchpoints.contains(&watched) {
+                    self.watchpoints.push(watched);
+                }
+                Ok(())
+            }
             Breakpoint::Watch { .. } => Err(Refused::Full),
         }
     }
@@ -109,13 +126,24 @@ impl Inferior for Machine {
             Breakpoint::Software { va } | Breakpoint::Hardware { va } => {
                 self.breakpoints.remove(&va)
             }
+            Breakpoint::Watch {
+                va,
+                size,
+                kind: WatchKind::Write,
+            } => {
+                let watched = Region { base: va, size };
+                let before = self.watchpoints.len();
+                self.watchpoints.retain(|other| *other != watched);
+                self.watchpoints.len() < before
+            }
             Breakpoint::Watch { .. } => false,
         }
     }
 
     fn let_go(&mut self) -> usize {
-        let breakpoints = self.breakpoints.len();
+        let breakpoints = self.breakpoints.len() + self.watchpoints.len();
         self.breakpoints.clear();
+        self.watchpoints.clear();
         self.resume = ALL_CPUS;
         breakpoints
     }

@@ -7,7 +7,7 @@ use crate::debug::Breakpoint;
 use crate::debug::owners::{Owner, Side, owners};
 use crate::debug::registers::{Register, System};
 use crate::debug::walk::{self, Kind, Regime};
-use crate::debug::{Inferior, Refused, monitor};
+use crate::debug::{Inferior, Refused, WatchKind, monitor};
 use crate::init::SectionKind;
 
 fn ask(machine: &Machine, line: &str) -> String {
@@ -268,6 +268,87 @@ fn breakpoints_steps_and_held_back_cpus() {
     let before = everything(&machine);
     assert_eq!(machine.run_steps(100), None);
     assert_eq!(everything(&machine), before, "nobody was to run");
+}
+
+#[test]
+fn cpus_stop_before_writes_that_are_watched() {
+    let mut machine = Machine::start(4).unwrap();
+    let watch = |va, kind| Breakpoint::Watch { va, size: 8, kind };
+    // The host's data, each CPU's first page; a word of the host's tables; the host's lock.
+    let root = machine.facts().host_s2.root;
+    let level_2 = machine.read_word(root + 8) & walk::ADDRESS;
+    let slot = level_2 + layout::LINEAR_OFFSET + 0x98;
+    let lock = layout::HYP + layout::LINEAR_OFFSET;
+    assert_eq!(
+        machine.insert(watch(slot, WatchKind::Read)),
+        Err(Refused::Full)
+    );
+    for (va, function) in [
+        (slot, "set_leaf"),
+        (0x4600_0000, "host_touch"),
+        (lock, "host_stage2_idmap"),
+    ] {
+        let pa = va & !layout::LINEAR_OFFSET;
+        let watched = watch(va, WatchKind::Write);
+        let read = |machine: &Machine| {
+            let mut word = [0; 8];
+            machine.read_phys(pa, &mut word);
+            word
+        };
+        let before = read(&machine);
+        machine.insert(watched).unwrap();
+        let stop = loop {
+            match machine.run_steps(100_000) {
+                Some(Stop::Watch { cpu, va: at, .. }) => {
+                    assert_eq!(at, va);
+                    let pc = machine.register(cpu, Register::Pc).unwrap();
+                    let name = machine.facts().symbol_at(pc).unwrap().name;
+                    if name == function {
+                        break cpu;
+                    }
+                }
+                other => std::panic!("{other:?}"),
+            }
+        };
+        assert!(machine.remove(watched) && !machine.remove(watched));
+        if function != "host_stage2_idmap" {
+            assert_eq!(read(&machine), before, "{function}");
+        }
+        let stands = read(&machine);
+        machine.resume(Resume {
+            run: u64::MAX,
+            step: Some(stop),
+        });
+        assert_eq!(machine.run_steps(1), Some(Stop::Step { cpu: stop }));
+        assert_ne!(read(&machine), stands, "{function}");
+        machine.resume(ALL_CPUS);
+    }
+    machine.insert(watch(slot, WatchKind::Write)).unwrap();
+    assert_eq!(machine.let_go(), 1);
+}
+
+/// Nobody foresees it: the CPU stops behind the write.
+#[test]
+fn a_lock_that_is_released_is_seen() {
+    let mut machine = Machine::start(4).unwrap();
+    let lock = layout::HYP + layout::LINEAR_OFFSET;
+    machine
+        .insert(Breakpoint::Watch {
+            va: lock,
+            size: 4,
+            kind: WatchKind::Write,
+        })
+        .unwrap();
+    let owner = |machine: &Machine| lock_word(machine, layout::HYP)[0];
+    let before = owner(&machine);
+    for _ in 0..100 {
+        let stop = machine.run_steps(10_000);
+        assert!(matches!(stop, Some(Stop::Watch { .. })), "{stop:?}");
+        if owner(&machine) != before {
+            return;
+        }
+    }
+    std::panic!("nobody has released it");
 }
 
 #[test]

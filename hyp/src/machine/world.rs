@@ -4,9 +4,9 @@ use super::baton::is_end;
 use super::cpu::SimCpu;
 use super::host::Host;
 use super::publish::{publish, publish_constants};
+use super::ram::Ram;
 use super::{Shared, StartError, layout};
-use crate::debug::Resume;
-use crate::debug::Stop;
+use crate::debug::{Region, Resume, Stop, WatchKind};
 use crate::init::{Config, Hyp, InitError, PoolMemory};
 use crate::pgtable::Geometry;
 use crate::pool::PageRecord;
@@ -25,6 +25,8 @@ pub(super) struct Command {
     pub(super) steps: u64,
     pub(super) resume: Resume,
     pub(super) breakpoints: BTreeSet<u64>,
+    /// Virtual addresses.
+    pub(super) watchpoints: Vec<Region>,
 }
 
 /// Where hyp put its root tables.
@@ -196,6 +198,10 @@ fn run_cpu(number: usize, shared: &Shared, hyp: &Hyp<'_>, alive: &AtomicU64) {
     shared.baton.leave();
 }
 
+fn meet(one: Region, other: Region) -> bool {
+    one.base < other.end() && other.base < one.end()
+}
+
 /// Gives CPUs their turns.
 struct Scheduler<'a> {
     shared: &'a Shared,
@@ -231,27 +237,71 @@ impl<'a> Scheduler<'a> {
 
     fn run(&mut self, command: &Command) -> Option<Stop> {
         for _ in 0..command.steps {
-            let before = self.alive.load(Ordering::Relaxed);
-            let runnable = before & command.resume.run;
+            let alive = self.alive.load(Ordering::Relaxed);
+            let runnable = alive & command.resume.run;
             let cpu = match command.resume.step {
                 Some(cpu) if runnable >> cpu & 1 == 1 => cpu,
                 Some(cpu) => return Some(Stop::Step { cpu }),
                 None => self.choose(runnable)?,
             };
+            let foreseen = self.shared.cpus.lock()[cpu].will_write.is_some();
             self.shared.baton.step(cpu);
             self.steps += 1;
-            if self.alive.load(Ordering::Relaxed) != before {
+            let change = self.change(&command.watchpoints);
+            // CPUs stop before a write that they are known to make, and behind another.
+            let change = change.filter(|_| !foreseen);
+            if self.alive.load(Ordering::Relaxed) != alive {
                 return Some(Stop::Panic { cpu });
             }
             if command.resume.step.is_some() {
                 return Some(Stop::Step { cpu });
             }
-            let pc = self.shared.cpus.lock()[cpu].pc;
+            let (pc, will_write) = {
+                let registers = &self.shared.cpus.lock()[cpu];
+                (registers.pc, registers.will_write)
+            };
             if command.breakpoints.contains(&pc) {
                 return Some(Stop::Breakpoint { cpu });
             }
+            let mut watchpoints = command.watchpoints.iter();
+            let met = watchpoints.find(|&&watched| {
+                change == Some(watched) || will_write.is_some_and(|write| meet(write, watched))
+            });
+            if let Some(watched) = met {
+                return Some(Stop::Watch {
+                    cpu,
+                    kind: WatchKind::Write,
+                    va: watched.base,
+                });
+            }
         }
         None
+    }
+
+    /// What is watched and has changed of what the library keeps in objects of this process: locks, reference counts.
+    fn change(&self, watchpoints: &[Region]) -> Option<Region> {
+        let published = watchpoints.iter().filter(|watched| {
+            let pa = watched.base.wrapping_sub(layout::LINEAR_OFFSET);
+            self.shared.is_published(pa, watched.size)
+        });
+        let published: Vec<_> = published.copied().collect();
+        if published.is_empty() {
+            return None;
+        }
+        let mut ram = self.shared.ram.lock();
+        let read = |ram: &Ram, watched: &Region| {
+            let mut bytes = vec![0; watched.size as usize];
+            ram.read(watched.base.wrapping_sub(layout::LINEAR_OFFSET), &mut bytes);
+            bytes
+        };
+        let before: Vec<_> = published
+            .iter()
+            .map(|watched| read(&ram, watched))
+            .collect();
+        publish(self.hyp, &self.shared.pools, &mut ram);
+        let mut changed = published.iter().zip(before);
+        let changed = changed.find(|(watched, before)| read(&ram, watched) != *before);
+        changed.map(|(watched, _)| *watched)
     }
 
     /// One of the CPUs whose bits are set, by Marsaglia's xorshift; `None` when there is none.

@@ -152,21 +152,27 @@ pub struct Own {
 
 /// Ranges whose joint state differs. Where only one of two captures knows a page, the other side is `None`.
 fn owners(before: &[OwnerRange], after: &[OwnerRange]) -> Vec<OwnerChange> {
+    let mut owners = sides(before, after, Span::new(0, u64::MAX));
+    owners.retain(|change| change.before != change.after);
+    owners
+}
+
+/// The joint states of all of `within`, before and after, whether they differ or not.
+pub(super) fn sides(before: &[OwnerRange], after: &[OwnerRange], within: Span) -> Vec<OwnerChange> {
+    let end = within.start.saturating_add(within.size);
     let edges = |ranges: &[OwnerRange]| -> Vec<u64> {
         let ends =
             |range: &OwnerRange| [range.pa.start, range.pa.start.saturating_add(range.pa.size)];
         ranges.iter().flat_map(ends).collect()
     };
-    let mut edges = [edges(before), edges(after)].concat();
+    let mut edges = [edges(before), edges(after), vec![within.start, end]].concat();
+    edges.retain(|edge| (within.start..=end).contains(edge));
     edges.sort_unstable();
     edges.dedup();
     let mut changes: Vec<OwnerChange> = Vec::new();
     for pair in edges.windows(2) {
         let span = Span::new(pair[0], pair[1] - pair[0]);
         let (old, new) = (clipped(before, span), clipped(after, span));
-        if old == new {
-            continue;
-        }
         match changes.last_mut() {
             Some(last) if continues(last, span, old.as_ref(), new.as_ref()) => {
                 last.pa.size += span.size;

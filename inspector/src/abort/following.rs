@@ -343,11 +343,7 @@ impl Following {
         };
         self.fill(after);
         if let Cause::Call(call) = &mut self.story.cause {
-            call.status = registers.get("x0");
-            call.result = registers.get("x1").map(|x1| x1 as i64);
-            for page in &mut call.pages {
-                page.after = trap::page(after, page.pa.start, page.pa.size);
-            }
+            call.returned(&self.before, after, registers);
         }
         self.story
     }

@@ -15,6 +15,9 @@ use crate::arch::desc::{Attributes, Shape};
 use crate::arch::esr;
 use crate::model::{OwnerRange, Tickets};
 
+/// Bytes of one page, of which most kernels have the smallest.
+const ONE_PAGE: u64 = 4096;
+
 /// The story in one line: `CPU 1 at host_touch: data abort …, IPA 0x42003000: mapped 2M at 0x42000000`.
 pub fn story_heading(story: &Story) -> String {
     let what = match &story.cause {
@@ -175,11 +178,14 @@ pub fn trap_table(story: &Story) -> Table {
                 };
                 let change = format!("{} → {}", text(&page.before), text(&page.after));
                 let same = page.before == page.after;
-                row(
-                    "page",
-                    address(page.pa.start),
-                    if same { text(&page.after) } else { change },
-                );
+                let text = if same { text(&page.after) } else { change };
+                match page.pa.size {
+                    0..=ONE_PAGE => row("page", address(page.pa.start), text),
+                    size => {
+                        let text = format!("{}: {text}", size_text(size));
+                        row("pages", address(page.pa.start), text);
+                    }
+                }
             }
         }
     }
