@@ -353,6 +353,8 @@ pub enum Outcome {
     Refused {
         /// What it was given.
         exception: Injected,
+        /// The branch that decided it, where the CPU was stepped.
+        branch: Option<Branch>,
     },
     /// The hypervisor did in the host's place what the instruction was to do.
     Emulated,
@@ -411,8 +413,13 @@ pub struct Branch {
     pub at: Place,
     /// Where it led.
     pub to: Place,
+    /// Whether it was taken; otherwise it led to the next instruction.
+    pub taken: bool,
     /// The instruction in words; `None` where memory does not hold it.
     pub instruction: Option<String>,
+    /// The function whose code it is, which may be inlined in the one that `at` names; `None` where no debug information
+    /// says it.
+    pub function: Option<String>,
     /// Its line, where that is known: `file:line`.
     pub source: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use super::asking::{arm_entries, host_registers, leads_below, look, tickets};
 use super::boot::Boot;
-use super::branch::GaveUp;
+use super::branch::{Puzzle, is_e2h};
 use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
 use super::{Missing, Outcome, Place, Road, Story};
@@ -94,8 +94,8 @@ pub struct Follower {
     pub(super) following: BTreeMap<usize, Following>,
     /// Ranges mapped lately, and by which CPU.
     mapped: VecDeque<(usize, Span)>,
-    /// Aborts that gave up.
-    pub(super) gave_up: Vec<GaveUp>,
+    /// Aborts that did not end well for the host, the last one first.
+    pub(super) puzzles: VecDeque<Puzzle>,
     /// Names of EL2's addresses.
     pub(super) symbols: Symbols,
 }
@@ -139,7 +139,7 @@ impl Follower {
             on_the_way: Vec::new(),
             following: BTreeMap::new(),
             mapped: VecDeque::new(),
-            gave_up: Vec::new(),
+            puzzles: VecDeque::new(),
             symbols: system.symbols,
         })
     }
@@ -354,8 +354,9 @@ impl Follower {
         if let Some(following) = Following::begin(before, cpu, &host, road, sees_mapping, frame)
             && self.is_called(&following.story)
         {
+            let puzzles = self.is_puzzling(&host, following.story.fault());
             self.following.insert(cpu, following);
-            let steps = self.wanted.steps || !self.sees_ends() || self.is_puzzling(&host);
+            let steps = self.wanted.steps || !self.sees_ends() || puzzles;
             if steps && !self.by_hand {
                 let story = self.step_through(target, images, cpu)?;
                 return Ok(lost.or(story));
@@ -436,8 +437,10 @@ impl Follower {
         let host = host_registers(target, &after, following.frame, registers)?;
         let trail = std::mem::take(&mut following.steps.trail);
         let mut story = following.end(&after, &host, seen);
-        if let Outcome::GaveUp { branch } = &mut story.outcome {
-            *branch = self.last_branch(target, registers, &trail)?;
+        let e2h = is_e2h(registers);
+        let found = self.deciding_branch(target, images, &story.outcome, &trail, e2h)?;
+        if let Outcome::GaveUp { branch } | Outcome::Refused { branch, .. } = &mut story.outcome {
+            *branch = found;
         }
         Ok(Some(story))
     }

@@ -35,6 +35,10 @@ pub(super) struct Following {
     under_lock: Option<(Look, Look)>,
     /// The ticket that this CPU held the host's lock with.
     ticket: Option<u16>,
+    /// The host's lock at the last step, if no other CPU has been stepped since.
+    lock: Option<Tickets>,
+    /// The ticket of the host's lock that it drew at a step.
+    drawn: Option<u16>,
     /// How far it was stepped.
     pub(super) steps: Steps,
     /// Where functions on the way return to, and what they are.
@@ -118,6 +122,8 @@ impl Following {
                 road,
                 problems: before.problems.clone(),
             },
+            lock: host_lock(&before).and_then(|lock| lock.tickets),
+            drawn: None,
             before,
             under_lock: None,
             ticket: None,
@@ -255,6 +261,7 @@ impl Following {
     /// Another CPU is stepped while this one is.
     pub(super) fn others_stepped(&mut self) {
         self.disturbed |= self.under_lock.is_some();
+        self.lock = None;
     }
 
     /// Whether the tables can have been changed by this CPU only since it held the lock. Its steps must say so.
@@ -272,6 +279,19 @@ impl Following {
     /// Whether the tables were looked at under the lock.
     pub(super) fn has_looked(&self) -> bool {
         self.under_lock.is_some()
+    }
+
+    /// The host's lock after a step of this CPU: if a ticket more is out, it is this one's.
+    pub(super) fn see_lock(&mut self, lock: Option<Tickets>) {
+        let Some(now) = lock else { return };
+        if let Some(before) = self.lock.replace(now)
+            && now.next == before.next.wrapping_add(1)
+        {
+            self.drawn = Some(before.next);
+        }
+        if self.drawn == Some(now.owner) {
+            self.take_lock(lock);
+        }
     }
 
     /// Whether this CPU is known to hold the host's lock, by its ticket.
@@ -398,6 +418,7 @@ impl Following {
             _ if !is_call && to.pc == host.wrapping_add(4) => Outcome::Emulated,
             _ if HOST_VECTORS.contains(&(to.pc & 0x7ff)) => Outcome::Refused {
                 exception: injected(registers, to.pc),
+                branch: None,
             },
             _ => Outcome::Left { to },
         }

@@ -132,7 +132,13 @@ impl Follower {
             return Ok(None);
         };
         let others = following.steps.step(pc);
-        following.steps.trail.step(&self.plan, pc);
+        let lock = match following.steps.trail.is_unlocked() {
+            true => None,
+            false => tickets(target, following.host_lock_at())?,
+        };
+        following.see_lock(lock);
+        let locked = following.holds(lock);
+        following.steps.trail.step(&self.plan, pc, locked);
         following.story.instructions = Some(following.steps.count);
         following.story.road.stepped = true;
         let is_exit = self.plan.exits.contains(&pc);

@@ -148,6 +148,14 @@ pub(crate) fn refused() -> Story {
             far: Some(0x4031_0010),
             elr: Some(0x4100_0888),
         },
+        branch: Some(Branch {
+            at: place(0x40_4020_0c40, "get_leaf+0x40"),
+            to: place(0x40_4020_0c44, "get_leaf+0x44"),
+            taken: false,
+            instruction: Some("cbz x8, 0x4040200c60".to_owned()),
+            function: Some("host_stage2_idmap".to_owned()),
+            source: Some("mem_protect.rs:197".to_owned()),
+        }),
     };
     story.after = Some(place(0x4100_0200, "host_vectors+0x200"));
     story
@@ -159,7 +167,9 @@ pub(crate) fn gave_up() -> Story {
     let branch = Branch {
         at: place(0x40_4020_0910, "handle_host_mem_abort+0x10"),
         to: place(0x40_4020_0940, "handle_host_mem_abort+0x40"),
+        taken: true,
         instruction: Some("tbz x0, #0, 0x4040200940".to_owned()),
+        function: None,
         source: Some("mem_protect.c:512".to_owned()),
     };
     story.outcome = Outcome::GaveUp {

@@ -65,7 +65,7 @@ pub fn outcome_text(story: &Story) -> String {
             let leaf = leaf.map_or_else(String::new, |leaf| format!(", {}", span_text(leaf)));
             format!("already mapped by {by}{leaf}")
         }
-        Outcome::Refused { exception } => format!("refused, {}", injected_text(exception)),
+        Outcome::Refused { exception, .. } => format!("refused, {}", injected_text(exception)),
         Outcome::Emulated => "emulated, the host goes on behind the instruction".to_owned(),
         Outcome::Returned => match &story.cause {
             Cause::Call(Call {
@@ -100,8 +100,17 @@ fn branch_text(branch: &Branch) -> String {
         Some(instruction) => format!("`{instruction}` at {}", place_text(&branch.at)),
         None => format!("the branch at {}", place_text(&branch.at)),
     };
-    if let Some(source) = &branch.source {
-        text.push_str(&format!(" ({source})"));
+    if !branch.taken {
+        text.push_str(", not taken");
+    }
+    // The function's own code is named already.
+    let symbol = branch.at.symbol.as_deref().unwrap_or_default();
+    let inlined = branch.function.as_deref();
+    let inlined = inlined.filter(|name| symbol.split('+').next() != Some(name));
+    let parts = [inlined, branch.source.as_deref()];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if !parts.is_empty() {
+        text.push_str(&format!(" ({})", parts.join(", ")));
     }
     text
 }
@@ -188,6 +197,13 @@ pub fn trap_table(story: &Story) -> Table {
                 }
             }
         }
+    }
+    if let Outcome::Refused {
+        branch: Some(branch),
+        ..
+    } = &story.outcome
+    {
+        row("refused", address(branch.at.pc), branch_text(branch));
     }
     if let Some(instructions) = story.instructions {
         row(

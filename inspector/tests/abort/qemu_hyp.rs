@@ -7,6 +7,8 @@ use fixtures::qemu::{Boot, Machine};
 use inspector::target::rsp;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
@@ -27,7 +29,7 @@ pub(crate) fn arguments<'a>(
     rest: &[&'a str],
 ) -> Vec<&'a str> {
     let image = machine.image();
-    let path = |path: &'a std::path::Path| path.to_str().expect("a plain path");
+    let path = |path: &'a Path| path.to_str().expect("a plain path");
     let mut line = vec![
         rest[0],
         target,
@@ -49,6 +51,16 @@ fn read(client: &mut Client, at: u64) -> u64 {
     let digits = client.ask(&format!("m{at:x},8"));
     let bytes = rsp::from_hex(&digits).expect("hex");
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+/// A branch's line of hyp's source.
+fn line_of(branch: &Value) -> String {
+    let source = branch["source"].as_str().expect("its source");
+    let (file, line) = source.rsplit_once(':').expect("file:line");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join(file)).expect("it is in this repository");
+    let line: usize = line.parse().expect("a number");
+    text.lines().nth(line - 1).expect("a line").to_owned()
 }
 
 /// Memory that all CPUs touch at once, hyp's code, and the page of GICD_CTLR, which hyp emulates.
@@ -93,6 +105,8 @@ fn every_outcome_on_hyp() {
                 Some(true),
                 "{story}"
             );
+            let line = line_of(&story["result"]["branch"]);
+            assert!(line.contains("Desc::ZERO"), "{line}: {story}");
         }
     }
     let all = ["already-mapped", "emulated", "mapped", "refused"];

@@ -134,6 +134,9 @@ fn a_livelock_is_told_as_what_it_is() {
             "{instruction}"
         );
         assert_eq!(branch, &stories[1]["result"]);
+        let source = branch["source"].as_str().expect("a line");
+        assert!(source.starts_with("arch/arm64/kvm/hyp/"), "{branch}");
+        assert_eq!(branch["function"], "__translate_far_to_hpfar");
     }
     assert!(
         stories[1]["instructions"]

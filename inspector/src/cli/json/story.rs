@@ -243,12 +243,13 @@ fn outcome(outcome: &Outcome) -> Value {
             let start = hex_or_null(leaf.map(|leaf| leaf.start));
             json!({"ia": start, "size": leaf.map(|leaf| leaf.size), "by": by})
         }
-        Outcome::Refused { exception } => json!({
+        Outcome::Refused { exception, branch } => json!({
             "vector": hex_or_null(exception.vector),
             "what": exception.esr.map(esr::describe),
             "esr": hex_or_null(exception.esr),
             "far": hex_or_null(exception.far),
             "elr": hex_or_null(exception.elr),
+            "branch": branch.as_ref().map(self::branch),
         }),
         Outcome::Panic { at } => place(at),
         Outcome::GaveUp {
@@ -265,6 +266,8 @@ fn branch(branch: &Branch) -> Value {
         "symbol": branch.at.symbol,
         "instruction": branch.instruction,
         "to": place(&branch.to),
+        "taken": branch.taken,
+        "function": branch.function,
         "source": branch.source,
     })
 }
