@@ -105,9 +105,13 @@ fn take_over(frame: &mut Frame, trap: &Trap, outcome: Outcome) {
     }
 }
 
-/// A trapped instruction has not been executed: the host continues after it.
+/// PSTATE.SS in SPSR_EL2: a step has yet to execute its instruction.
+const PSTATE_SS: u64 = 1 << 21;
+
+/// A trapped instruction has not been executed: the host continues after it. If it was stepped, that was its step.
 fn step_over(frame: &mut Frame) {
     frame.elr = frame.elr.wrapping_add(4);
+    frame.spsr &= !PSTATE_SS;
 }
 
 /// Makes the host take an exception at EL1.

@@ -107,9 +107,15 @@ impl Debuggee {
 
     /// A machine, paused at boot, whose host has not executed anything when hyp sees its client. On a busy computer QEMU may
     /// bring what the client says after hyp has looked for it, so that the host has begun: then another machine is started.
-    pub(crate) fn with_client_first(boot: impl Fn() -> Boot, cpus: u32) -> (Self, Client) {
+    /// Each is given to `prepare` before it executes anything.
+    pub(crate) fn with_client_first(
+        boot: impl Fn() -> Boot,
+        cpus: u32,
+        prepare: impl Fn(&Self),
+    ) -> (Self, Client) {
         for _ in 0..20 {
             let debuggee = Self::early(boot(), cpus);
+            prepare(&debuggee);
             let (start, _) = debuggee.functions("host_start")[0];
             let mut session = debuggee.attach_first();
             let first = session.registers(0).map(|cpu| (cpu.el, cpu.pc));

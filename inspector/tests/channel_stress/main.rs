@@ -8,4 +8,5 @@ mod holders;
 mod misbehaviour;
 mod panics;
 mod starting;
+mod steps;
 mod stops;

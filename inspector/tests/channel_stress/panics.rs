@@ -83,7 +83,7 @@ fn qemu_a_client_is_told_of_a_panic() {
 /// It has not yet set up its interrupts, and has no host.
 #[test]
 fn qemu_a_cpu_that_panics_on_its_way_up_stops_the_others() {
-    let (mut debuggee, client) = Debuggee::with_client_first(|| boot().paused(), 4);
+    let (mut debuggee, client) = Debuggee::with_client_first(|| boot().paused(), 4, |_| ());
     let (main, _) = debuggee.functions("secondary_main")[0];
     let mut session = debuggee.session(client);
     session.client.order(&format!("Z0,{main:x},4"));

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::debuggee::{Debuggee, LIMIT, Registers, Session, cpu_of};
 use fixtures::qemu::{Boot, Cpu};
 use inspector::target::rsp;
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::thread;
@@ -37,7 +38,7 @@ fn stop_until_all_are_up(session: &mut Session<'_>, cpus: u64, resume: &str) {
 #[test]
 fn qemu_a_client_that_was_there_first_sees_each_cpu_come_up() {
     for (cpu, cpus) in [(Cpu::CortexA57, 4), (Cpu::NeoverseN1, 2), (Cpu::Max, 8)] {
-        let (mut debuggee, client) = Debuggee::with_client_first(|| boot(cpu), cpus);
+        let (mut debuggee, client) = Debuggee::with_client_first(|| boot(cpu), cpus, |_| ());
         let mut session = debuggee.session(client);
         for cpu in 1..debuggee.cpus {
             assert!(session.registers(cpu).is_none(), "CPU {cpu} is not up");
@@ -54,7 +55,7 @@ fn qemu_a_client_that_was_there_first_sees_each_cpu_come_up() {
 
 #[test]
 fn qemu_a_cpu_stops_where_it_comes_up() {
-    let (mut debuggee, client) = Debuggee::with_client_first(|| boot(Cpu::CortexA57), 4);
+    let (mut debuggee, client) = Debuggee::with_client_first(|| boot(Cpu::CortexA57), 4, |_| ());
     let mut session = debuggee.session(client);
     let [main, print] = [
         "secondary_main",
@@ -109,19 +110,27 @@ fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
     const RAM: u64 = 0x4000_0000;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ram");
-    let boot = Boot::hyp().expect("the image builds");
-    let mut debuggee = Debuggee::early(boot.ram_file(&path).paused(), 2);
-    let ram = File::options().read(true).write(true).open(&path);
-    let ram = ram.expect("QEMU has created it");
-    let main = debuggee.functions("secondary_main")[0].0;
+    let boot = || {
+        // Whatever another machine has left there.
+        let _ = std::fs::remove_file(&path);
+        let boot = Boot::hyp().expect("the image builds");
+        boot.ram_file(&path).paused()
+    };
+    let ram = || File::options().read(true).write(true).open(&path);
     // hyp maps RAM at a multiple of 1 GiB.
-    let offset = main % RAM;
-    let mut instruction = [0; 4];
-    ram.read_exact_at(&mut instruction, offset).expect("code");
-    assert_ne!(instruction, [0; 4], "the image is loaded");
-    ram.write_all_at(&BRK.to_le_bytes(), offset).expect("RAM");
-
-    let mut session = debuggee.attach_first();
+    let place = |debuggee: &Debuggee| debuggee.functions("secondary_main")[0].0;
+    let old = Cell::new([0; 4]);
+    let lay = |debuggee: &Debuggee| {
+        let (ram, offset) = (ram().expect("QEMU has created it"), place(debuggee) % RAM);
+        let mut instruction = [0; 4];
+        ram.read_exact_at(&mut instruction, offset).expect("code");
+        assert_ne!(instruction, [0; 4], "the image is loaded");
+        ram.write_all_at(&BRK.to_le_bytes(), offset).expect("RAM");
+        old.set(instruction);
+    };
+    let (mut debuggee, client) = Debuggee::with_client_first(boot, 2, lay);
+    let mut session = debuggee.session(client);
+    let main = place(&debuggee);
     let deadline = Instant::now() + LIMIT;
     while session.registers(1).map(|cpu| cpu.pc) != Some(main) {
         assert!(Instant::now() < deadline, "CPU 1 does not come up");
@@ -129,13 +138,14 @@ fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
         thread::sleep(Duration::from_micros(200));
         session.interrupt();
     }
-    ram.write_all_at(&instruction, offset).expect("RAM");
+    let ram = ram().expect("QEMU has created it");
+    ram.write_all_at(&old.get(), main % RAM).expect("RAM");
     leave(session);
     debuggee.wait_for_rounds(2);
 }
 
 /// Runs until a CPU is in its host, in whose place the test then makes calls.
-fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
+pub(crate) fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
     loop {
         let registers = session.registers(cpu).expect("it stands");
         if registers.el == 1 {

@@ -190,6 +190,15 @@ fn a_cpu_that_waits_stays_where_it_is() {
     assert_eq!(run(&mut gdb).step(1).unwrap(), pc(&mut gdb, 1));
     assert_eq!(run(&mut gdb).step(0).unwrap(), START + 4);
     assert_eq!(places(&mut gdb), [START + 4, 0]);
+    // When it runs, it does not stop behind the step that it never took.
+    assert_eq!(run(&mut gdb).step(1).unwrap(), 0);
+    insert(&mut gdb, Breakpoint::Code(BRANCH));
+    let mut arrivals = [0; 2];
+    while arrivals.contains(&0) {
+        let (cpu, _) = next(&mut gdb);
+        assert_eq!(pc(&mut gdb, cpu), BRANCH);
+        arrivals[cpu] += 1;
+    }
 }
 
 #[test]

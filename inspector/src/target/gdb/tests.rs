@@ -441,3 +441,50 @@ fn a_machine_that_will_not_run_says_so() {
         "{error}"
     );
 }
+
+/// A server whose steps of the instruction `word` lead nowhere; returns how many it was asked for.
+fn steps_that_lead_nowhere(word: u32, stop: &'static str) -> usize {
+    let mut qemu = Qemu::default();
+    let server = Server::start(b"", move |request, out| {
+        let answer = match request {
+            "vCont;s:01" => stop.to_owned(),
+            "m202020202020202,40" => to_hex(&word.to_le_bytes()),
+            "p1" => "02".repeat(8),
+            _ => return qemu.answer(request, out),
+        };
+        encode(answer.as_bytes(), out);
+        true
+    });
+    let mut gdb = server.attach(PATIENT).unwrap();
+    let pc = gdb.run_control().unwrap().step(0).unwrap();
+    assert_eq!(pc, 0x0202_0202_0202_0202);
+    drop(gdb);
+    let log = server.log();
+    let steps = log.iter().filter(|request| request.starts_with("vCont;s"));
+    steps.count()
+}
+
+#[test]
+fn a_branch_to_itself_is_stepped_once_and_other_instructions_some_times() {
+    let stop = "T05thread:01;";
+    // b, b.ne, cbz x3, cbnz w3, tbz w3 #4, tbnz x3 #36: each with an offset of 0.
+    for branch in [
+        0x1400_0000,
+        0x5400_0001,
+        0xb400_0003,
+        0x3500_0003,
+        0x3620_0003,
+        0xb720_0003,
+    ] {
+        assert_eq!(steps_that_lead_nowhere(branch, stop), 1, "{branch:#x}");
+    }
+    // nop, b and tbz to the next instruction.
+    for other in [0xd503_201f, 0x1400_0001, 0x3620_0023] {
+        assert_eq!(steps_that_lead_nowhere(other, stop), 4, "{other:#x}");
+    }
+    // A watchpoint that is not ours, of which QEMU tells now and then.
+    assert_eq!(
+        steps_that_lead_nowhere(0xd503_201f, "T05thread:01;watch:40;"),
+        4
+    );
+}

@@ -1,6 +1,7 @@
 //! Stops before writes.
 
 use super::run::{Machine, parse_stop, watch_address};
+use super::step::STEP;
 use crate::target::{Breakpoint, RunState, TargetError, rsp};
 use memchr::memmem;
 
@@ -48,7 +49,7 @@ impl Machine {
             let here = Breakpoint::Code(pc);
             let set = self.breakpoints.is_code(pc);
             if set || self.insert_breakpoint(here)?.is_ok() {
-                self.go_until_stop(doing, &format!("vCont;c:{id}"))?;
+                self.go_until_stop(doing, &format!("vCont;c:{id}"), STEP)?;
             }
             if !set {
                 self.remove_breakpoint(here)?;

@@ -47,6 +47,8 @@ struct World {
     /// The last load-exclusive still holds, and the last store-exclusive failed.
     exclusive: [bool; 2],
     failed: [bool; 2],
+    /// Of QEMU's: a CPU has yet to throw its translations away, and ends a step before the instruction when it does.
+    late: bool,
     /// Has met this watchpoint in a stop that named another.
     untold: [Option<u64>; 2],
     random: u64,
@@ -141,11 +143,15 @@ impl World {
             self.exclusive = [false; 2];
         }
         let steps = action.starts_with('s');
+        let late = std::mem::take(&mut self.late) && !self.hyp;
         let cpus = match action.split_once(':') {
             Some((_, "01")) => 0..1,
             Some(_) => 1..2,
             None => 0..2,
         };
+        if steps && late && self.draw(2) == 0 {
+            return self.reply(cpus.start, None);
+        }
         for _ in 0..40 {
             let mut stops = Vec::new();
             for cpu in cpus.clone() {
@@ -197,11 +203,13 @@ impl World {
             }
             _ => match (request.split_at(1), request.strip_prefix("vCont;")) {
                 (("Z", what), _) => {
+                    self.late = true;
                     self.set.push(what.to_owned());
                     "OK".to_owned()
                 }
                 (("z", what), _) => match self.set.iter().position(|set| set == what) {
                     Some(index) => {
+                        self.late = true;
                         self.set.remove(index);
                         "OK".to_owned()
                     }
