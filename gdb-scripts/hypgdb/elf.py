@@ -1,0 +1,149 @@
+"""ELF files of AArch64, read by ourselves: gdb would expand every type of a big vmlinux to answer a question."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from .memory import Problem, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PT_LOAD, PT_NOTE, SHT_SYMTAB = 1, 4, 2
+ET_CORE, EM_AARCH64 = 4, 183
+
+
+class Segment(NamedTuple):
+    """A program header."""
+
+    type: int
+    flags: int
+    offset: int
+    va: int
+    pa: int
+    file_size: int
+    size: int
+    align: int
+
+
+class Section(NamedTuple):
+    """A section header."""
+
+    name: int
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    align: int
+    entry_size: int
+
+
+class Symbol(NamedTuple):
+    """A symbol's value and size."""
+
+    address: int
+    size: int
+
+
+class Elf:
+    """A file that stays open."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `Problem` for what is no 64-bit little-endian ELF file of AArch64."""
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise Problem(f"{path}: cannot read it: {error}") from error
+        if self.data[:6] != b"\x7fELF\x02\x01" or len(self.data) < 64:
+            raise Problem(f"{path} is no 64-bit little-endian ELF file")
+        self.type, machine = struct.unpack_from("<HH", self.data, 16)
+        if machine != EM_AARCH64:
+            raise Problem(f"{path} is not for AArch64")
+        try:
+            self.segments = [Segment(*fields) for fields in self._headers("<IIQQQQQQ", 0x20, 0x36)]
+            self.sections = [Section(*fields) for fields in self._headers("<IIQQQQIIQQ", 0x28, 0x3A)]
+        except struct.error as error:
+            raise Problem(f"{path} is truncated or damaged") from error
+
+    def _headers(self, form: str, offset_at: int, sizes_at: int) -> Iterator[tuple[int, ...]]:
+        (offset,) = struct.unpack_from("<Q", self.data, offset_at)
+        size, count = struct.unpack_from("<HH", self.data, sizes_at)
+        for index in range(count):
+            yield struct.unpack_from(form, self.data, offset + index * size)
+
+    def section(self, name: str) -> tuple[int, bytes] | None:
+        """The address and content of the section of this name."""
+        (names,) = struct.unpack_from("<H", self.data, 0x3E)
+        wanted = name.encode() + b"\0"
+        for section in self.sections:
+            at = self.sections[names].offset + section.name
+            if self.data[at : at + len(wanted)] == wanted:
+                return section.address, self.data[section.offset : section.offset + section.size]
+        return None
+
+    @cached_property
+    def _symtab(self) -> tuple[bytes, dict[int, Symbol]]:
+        """The names, and the symbols by where their name begins."""
+        table = next((section for section in self.sections if section.type == SHT_SYMTAB), None)
+        if table is None or table.link >= len(self.sections):
+            return b"", {}
+        names = self.sections[table.link]
+        data = self.data[table.offset : table.offset + table.size // 24 * 24]
+        symbols: dict[int, Symbol] = {}
+        for name, _, _, section, value, size in struct.iter_unpack("<IBBHQQ", data):
+            if name and section:
+                # Of several of one name the first, as no name of ours has several.
+                symbols.setdefault(name, Symbol(value, size))
+        return self.data[names.offset : names.offset + names.size], symbols
+
+    def symbol(self, name: str) -> Symbol | None:
+        """The symbol of exactly this name. Names share their ends: one may begin anywhere in another."""
+        names, symbols = self._symtab
+        wanted = name.encode() + b"\0"
+        at = names.find(wanted)
+        while at >= 0:
+            if at in symbols:
+                return symbols[at]
+            at = names.find(wanted, at + 1)
+        return None
+
+    def symbols(self) -> Iterator[tuple[str, Symbol]]:
+        """All of them."""
+        names, symbols = self._symtab
+        for at, symbol in symbols.items():
+            yield names[at : names.find(b"\0", at)].decode(errors="replace"), symbol
+
+    def load_address(self, va: int) -> int | None:
+        """Where a linked address is loaded to, physically."""
+        for segment in self.segments:
+            if segment.type == PT_LOAD and va in Span(segment.va, segment.size):
+                return va - segment.va + segment.pa
+        return None
+
+    def content(self, va: int, size: int) -> bytes | None:
+        """The file's bytes for a linked address."""
+        for segment in self.segments:
+            if segment.type == PT_LOAD and Span(segment.va, segment.file_size).covers(Span(va, size)):
+                at = segment.offset + va - segment.va
+                return self.data[at : at + size]
+        return None
+
+    def notes(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """Owner, type and content of each note."""
+        for segment in self.segments:
+            if segment.type != PT_NOTE:
+                continue
+            at, end = segment.offset, min(segment.offset + segment.file_size, len(self.data))
+            while at + 12 <= end:
+                name_size, size, kind = struct.unpack_from("<III", self.data, at)
+                content = at + 12 + (name_size + 3 & ~3)
+                yield self.data[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind, self.data[content : content + size]
+                at = content + (size + 3 & ~3)

@@ -1,0 +1,107 @@
+"""ELF files, hyp's description of itself, QEMU's memory map."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hypgdb.elf import Elf, Symbol
+from hypgdb.memory import Problem, Span, parse_memory_tree
+from hypgdb.own import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STRINGS = b"\0long_name\0other\0"
+
+
+def elf_bytes() -> bytes:
+    """One segment of four bytes, a note, and symbols of which one name is the other's end."""
+    note = struct.pack("<III", 10, 2, 7) + b"INSPECTOR\0\0\0" + b"{}\0\0"
+    symbols = b"\0" * 24
+    for name, address, size in [(STRINGS.index(b"long_name"), 0x1000, 8), (STRINGS.index(b"name"), 0x1010, 4)]:
+        symbols += struct.pack("<IBBHQQ", name, 1, 0, 1, address, size)
+    body = b"CODE" + note + symbols + STRINGS
+    at = 64 + 2 * 56
+    notes_at, symbols_at = at + 4, at + 4 + len(note)
+    strings_at = symbols_at + len(symbols)
+    sections_at = at + len(body)
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, 64, sections_at, 0, 64, 56, 2, 64, 3, 0)
+    segments = struct.pack("<IIQQQQQQ", 1, 7, at, 0x1000, 0x4000_0000, 4, 32, 1)
+    segments += struct.pack("<IIQQQQQQ", 4, 4, notes_at, 0, 0, len(note), 0, 4)
+    sections = b"\0" * 64
+    sections += struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, symbols_at, len(symbols), 2, 0, 8, 24)
+    sections += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, strings_at, len(STRINGS), 0, 0, 1, 0)
+    return header + segments + body + sections
+
+
+def test_an_elf_file(tmp_path: Path) -> None:
+    path = tmp_path / "elf"
+    path.write_bytes(elf_bytes())
+    elf = Elf(str(path))
+    assert elf.symbol("long_name") == Symbol(0x1000, 8)
+    assert elf.symbol("name") == Symbol(0x1010, 4)
+    assert elf.symbol("other") is None
+    assert dict(elf.symbols()) == {"long_name": Symbol(0x1000, 8), "name": Symbol(0x1010, 4)}
+    assert elf.load_address(0x1010) == 0x4000_0010
+    assert elf.load_address(0x1020) is None
+    assert (elf.content(0x1000, 4), elf.content(0x1000, 5)) == (b"CODE", None)
+    assert list(elf.notes()) == [(b"INSPECTOR", 7, b"{}")]
+
+
+def test_what_is_no_elf_file(tmp_path: Path) -> None:
+    path = tmp_path / "elf"
+    whole = elf_bytes()
+    for data in (b"", b"text", whole[:16], whole[:100], whole[:18] + b"\x3e\0" + whole[20:]):
+        path.write_bytes(data)
+        with pytest.raises(Problem):
+            Elf(str(path))
+    with pytest.raises(Problem, match="cannot read it"):
+        Elf(str(tmp_path / "none"))
+
+
+DESCRIPTION = {
+    "format": "hyp.description/1",
+    "release": "0.1.0",
+    "layout": {"profile": "A"},
+    "physvirt_offset": "0xffffffc000000000",
+    "regimes": [{"name": "host-s2", "root": "0x40100000"}, {"name": "hyp-s1", "root": "0x40102000"}],
+    "ram": [{"base": "0x40000000", "size": 2097152}],
+    "sections": [{"name": "text", "base": "0x40002000", "size": 4096}],
+    "locks": [{"name": "host", "symbol": "HYP.host.lock", "pa": "0x40180000"}],
+    "symbols": [],
+}
+
+
+def test_the_description() -> None:
+    found = parse(json.dumps(DESCRIPTION))
+    assert (found.host_root, found.hyp_root) == (0x4010_0000, 0x4010_2000)
+    assert found.ram == [Span(0x4000_0000, 0x20_0000)]
+    assert [lock.pa for lock in found.locks] == [0x4018_0000]
+
+
+@pytest.mark.parametrize("change", [{"format": "other/1"}, {"ram": None}, {"regimes": []}, {"physvirt_offset": "x"}])
+def test_a_description_that_is_odd(change: dict[str, object]) -> None:
+    with pytest.raises(Problem):
+        parse(json.dumps(DESCRIPTION | change))
+    with pytest.raises(Problem):
+        parse("[")
+
+
+def test_ram_in_the_memory_map() -> None:
+    text = """FlatView #0
+ AS "I/O", root: io
+  0000000000000000-000000000000ffff (prio 0, ram): io
+FlatView #1
+ AS "memory", root: system
+ AS "cpu-memory-0", root: system
+ Root memory region: system
+  0000000000000000-0000000003ffffff (prio 0, romd): virt.flash0
+  0000000009000000-0000000009000fff (prio 0, i/o): pl011
+  0000000040000000-000000005fffffff (prio 0, ram): mach-virt.ram
+"""
+    assert parse_memory_tree(text) == [Span(0x4000_0000, 0x2000_0000)]

@@ -1,0 +1,198 @@
+//! What the scripts say, and the comparison.
+
+use crate::run::succeed;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../gdb-scripts")
+}
+
+/// gdb with the scripts, and what these commands make it print. It leaves without a word, so that the machine stays
+/// stopped.
+pub(crate) fn gdb(program: &Path, commands: &[&str], environment: &[(&str, &Path)]) -> String {
+    let mut gdb = Command::new("gdb-multiarch");
+    gdb.args(["-nx", "-batch"]).arg(program);
+    gdb.arg("-ex")
+        .arg(format!("source {}", scripts().join("hyp.py").display()));
+    for command in commands {
+        gdb.args(["-ex", command]);
+    }
+    gdb.envs(environment.iter().copied())
+        .env("LC_ALL", "C.UTF-8")
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = gdb
+        .output()
+        .expect("gdb-multiarch is missing: install it (`cargo fixtures setup` does)");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (said, complaints) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}{complaints}");
+    said + &complaints
+}
+
+/// Everything the scripts say of the target that gdb connects to.
+pub(crate) fn document(program: &Path, connect: &str) -> Value {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("document");
+    let script = format!("source {}", scripts().join("tests/document.py").display());
+    let mut commands = vec!["set width 0", connect, &script];
+    if connect.starts_with("target remote") {
+        commands.push("disconnect");
+    }
+    let said = gdb(program, &commands, &[("HYPGDB_DOCUMENT", &file)]);
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{error}: {said}"));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// How gdb connects to a server, by the name that the inspector takes.
+pub(crate) fn remote(name: &str) -> String {
+    format!("target remote {}", name.trim_start_matches("unix:"))
+}
+
+/// Fails with the first thing that the two say differently.
+pub(crate) fn assert_agree(scripts: &Value, target: &str, images: &[&str]) {
+    let ask = |words: &[&str]| {
+        let line = [&words[..1], &[target], &words[1..], images, &["--json"]].concat();
+        succeed(line).json()
+    };
+    assert_eq!(scripts["problems"], Value::Array(vec![]));
+    let info = ask(&["info"]);
+    for part in ["hypervisor", "ram", "sections"] {
+        assert_eq!(scripts[part], info[part], "{part}");
+    }
+    let list = ask(&["list", "--no-merge"]);
+    let tracked = |value: &Value| {
+        let name = value["regime"].as_str().or(value["name"].as_str());
+        !name.expect("a name").starts_with("guest-s2:vmid-")
+    };
+    assert_same(
+        "regime",
+        scripts,
+        "regimes",
+        &chosen(&list, "regimes", tracked),
+        &[],
+    );
+    let entries = chosen(&list, "entries", tracked);
+    assert_same("entry", scripts, "entries", &entries, &["count", "problem"]);
+    assert_same("range", scripts, "ranges", &ranges(&ask(&["owners"])), &[]);
+    let locks = chosen(&ask(&["locks"]), "locks", |_| true);
+    assert_same(
+        "lock",
+        scripts,
+        "locks",
+        &locks,
+        &["name", "symbol", "held", "waiters", "holder"],
+    );
+    cpus(scripts, &ask(&["cpus"]));
+    let vms = chosen(&ask(&["vms"]), "vms", |_| true);
+    assert_same(
+        "VM",
+        scripts,
+        "vms",
+        &vms,
+        &["pages", "state", "dying", "regime"],
+    );
+    for walk in array(scripts, "walks") {
+        let text = |name: &str| walk[name].as_str().expect("text");
+        let found = ask(&["walk", text("regime"), text("ia")]);
+        let steps = chosen(&found, "steps", |_| true);
+        assert_same(
+            text("ia"),
+            walk,
+            "steps",
+            &steps,
+            &["size", "kind", "oa", "problem", "fields"],
+        );
+    }
+}
+
+fn array<'a>(of: &'a Value, name: &str) -> &'a [Value] {
+    of[name].as_array().expect("an array")
+}
+
+fn chosen(of: &Value, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let all = array(of, name).iter();
+    all.filter(|value| wanted(value)).cloned().collect()
+}
+
+/// Members without a value say nothing, `sw` says nothing of what is no leaf, and the scripts do not say the `others`.
+fn plain(value: &Value, others: &[&str]) -> Map<String, Value> {
+    let mut value = value.as_object().expect("an object").clone();
+    value.retain(|name, value| !value.is_null() && !others.contains(&name.as_str()));
+    if !value.contains_key("memory") {
+        for name in ["sw", "oa"] {
+            value.remove(name);
+        }
+    }
+    value
+}
+
+fn assert_same(what: &str, scripts: &Value, name: &str, inspector: &[Value], others: &[&str]) {
+    let scripts = array(scripts, name);
+    for (at, (script, inspector)) in scripts.iter().zip(inspector).enumerate() {
+        assert_eq!(
+            plain(script, others),
+            plain(inspector, others),
+            "{what} {at}"
+        );
+    }
+    assert_eq!(scripts.len(), inspector.len(), "{what}: so many");
+}
+
+/// What `owners` says without what the scripts do not; neighbours are one that then say the same.
+fn ranges(owners: &Value) -> Vec<Value> {
+    let mut found = Vec::<Value>::new();
+    for range in array(owners, "ranges") {
+        let mut range = range.clone();
+        for name in ["refcount", "rule"] {
+            range.as_object_mut().expect("an object").remove(name);
+        }
+        match found.last_mut() {
+            Some(last) if continues(last, &range) => {
+                let size = |range: &Value| range["size"].as_u64().expect("a size");
+                last["size"] = (size(last) + size(&range)).into();
+            }
+            _ => found.push(range),
+        }
+    }
+    found
+}
+
+fn number(value: &Value) -> u64 {
+    let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
+    u64::from_str_radix(digits.expect("a number in hex"), 16).expect("a number in hex")
+}
+
+/// Whether the second range says the same as the first one, right behind it.
+fn continues(last: &Value, next: &Value) -> bool {
+    let size = last["size"].as_u64().expect("a size");
+    let mut moved = last.clone();
+    moved["pa"] = format!("{:#x}", number(&last["pa"]) + size).into();
+    moved["size"] = next["size"].clone();
+    for guest in moved["guests"].as_array_mut().expect("an array") {
+        guest["ipa"] = format!("{:#x}", number(&guest["ipa"]) + size).into();
+    }
+    moved == *next
+}
+
+/// Where each CPU is, and those of its registers that both know.
+fn cpus(scripts: &Value, cpus: &Value) {
+    let (scripts, cpus) = (array(scripts, "cpus"), array(cpus, "cpus"));
+    assert_eq!(scripts.len(), cpus.len());
+    for (script, cpu) in scripts.iter().zip(cpus) {
+        for name in ["cpu", "el", "pc"] {
+            assert_eq!(script[name], cpu[name], "{script}");
+        }
+        let known = cpu["registers"].as_object().expect("an object");
+        let mut both = 0;
+        for (name, value) in script["registers"].as_object().expect("an object") {
+            if let Some(known) = known.get(name) {
+                assert_eq!(value, known, "{name}");
+                both += 1;
+            }
+        }
+        assert!(both > 8, "{script}");
+    }
+}
