@@ -1,4 +1,6 @@
 //! The story of a host trap as a JSON object.
+//!
+#![doc = include_str!("story.md")]
 
 use super::{hex, hex_or_null, sides, text_or_null, walk_step};
 use crate::abort::choice::{Candidate, Choice, Verdict};
@@ -286,4 +288,100 @@ fn road(road: &Road) -> Value {
         },
         "stepped": road.stepped,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abort::testing::{gave_up, mapped, place, refused, shared};
+    use std::collections::BTreeSet;
+
+    /// Every field by its path; those of an array's elements stand below the array's name.
+    fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Array(elements) => {
+                for element in elements {
+                    paths(element, path, found);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let path = match path {
+                        "" => name.clone(),
+                        _ => format!("{path}.{name}"),
+                    };
+                    found.insert(path.clone());
+                    paths(value, &path, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// States of pages are told of `page` once.
+    fn is_told_elsewhere(path: &str) -> bool {
+        let mut sides = [
+            "pages.before.",
+            "pages.after.",
+            "page.guests.",
+            "changes.owners.",
+        ]
+        .iter();
+        sides.any(|start| path.starts_with(start))
+    }
+
+    /// A story of each kind and end.
+    fn stories() -> Vec<Story> {
+        let ends = [
+            Outcome::AlreadyMapped {
+                leaf: None,
+                by: None,
+            },
+            Outcome::Emulated,
+            Outcome::Panic {
+                at: place(0x40_4020_1000, "panic"),
+            },
+            Outcome::Left {
+                to: place(0x40_4020_2000, "enter_guest"),
+            },
+        ];
+        let ended = |outcome| Story {
+            outcome,
+            ..refused()
+        };
+        let mut stories = vec![mapped(), refused(), gave_up(), shared()];
+        stories.extend(ends.map(ended));
+        stories
+    }
+
+    #[test]
+    fn every_field_is_documented_and_nothing_else() {
+        let text = include_str!("story.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows = rows.filter_map(|row| row.split_once("` | "));
+        let documented: BTreeSet<String> = rows.map(|(path, _)| path.to_owned()).collect();
+        let mut found: BTreeSet<String> = ["schema", "complete", "target", "aborts"]
+            .map(str::to_owned)
+            .into();
+        for story in stories() {
+            paths(&super::story(&story), "", &mut found);
+        }
+        for document in [
+            include_str!("../../../tests/cli/golden/abort.json"),
+            include_str!("../../../tests/cli/golden/abort.jsonl"),
+        ] {
+            for part in serde_json::Deserializer::from_str(document).into_iter() {
+                let mut part: Value = part.expect("it is JSON");
+                paths(&part["aborts"].take(), "", &mut found);
+                paths(&part, "", &mut found);
+            }
+        }
+        found.retain(|path| !is_told_elsewhere(path));
+        let missing: Vec<_> = found.difference(&documented).collect();
+        let stale: Vec<_> = documented.difference(&found).collect();
+        assert!(
+            missing.is_empty() && stale.is_empty(),
+            "missing {missing:?}, stale {stale:?}"
+        );
+    }
 }
