@@ -8,6 +8,7 @@ mod arguments;
 mod commands;
 mod document;
 mod json;
+mod manual;
 mod text;
 
 use crate::model::System;
@@ -52,7 +53,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Man => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            manual::write(&mut page)?;
             stdout.lock().write_all(&page)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -237,6 +237,7 @@ pub(super) struct Save {
 }
 
 #[derive(Clone, PartialEq, Eq, Args, Debug)]
+#[command(after_help = ABORT_EXAMPLES)]
 pub(super) struct Abort {
     #[command(flatten)]
     pub(super) target: OptionalTarget,
@@ -244,21 +245,41 @@ pub(super) struct Abort {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: u64,
     /// Only aborts at intermediate physical addresses in this range (B is not part of it)
+    ///
+    /// Addresses of bytes, decimal or 0x…, such as 0x40200000..0x40400000.
     #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "call")]
     ipa: Option<Span>,
     /// Only those of this CPU
+    ///
+    /// CPUs are numbered from 0, as `cpus` shows them.
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
     /// Go on until one ends like this; those before it are told, too
     #[arg(long, value_enum, conflicts_with = "count")]
     pub(super) until: Option<Until>,
-    /// Follow hypercalls whose name has this in it, such as share, in place of aborts
+    /// Follow hypercalls whose name has this in it, in place of aborts
+    ///
+    /// Names are the hypervisor's, such as __pkvm_host_share_hyp: share, unshare, donate, vcpu_run. Both sides' states of the
+    /// pages are told before and after.
     #[arg(long, value_name = "NAME")]
     call: Option<String>,
-    /// Step instruction by instruction, and count
+    /// Step instruction by instruction, and count them
+    ///
+    /// The other CPUs stand meanwhile, unless one holds a lock that this one waits for. Without it, CPUs are stopped at
+    /// functions only.
     #[arg(long)]
     steps: bool,
 }
+
+const ABORT_EXAMPLES: &str = "\
+Examples:
+  inspector abort                                          the embedded machine's next one
+  inspector abort :1234 --image vmlinux --count 3          three of a Linux on QEMU
+  inspector abort :1235 --until refused                    over hyp's own channel
+  inspector abort :1234 --image hyp.elf --ipa 0x40200000..0x40400000
+  inspector abort :1234 --image vmlinux --call share --format jsonl
+
+The machine is left as it was found, running or not, without a breakpoint; also after Ctrl-C.";
 
 /// How an abort may end.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
