@@ -49,7 +49,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     unsafe {
         core::arch::asm!("mov {}, x29", out(reg) frame, options(nomem, nostack, preserves_flags));
     }
-    begin();
+    hyp_panic();
     print_unlocked(format_args!(
         "hyp: PANIC on CPU {}: {}",
         ThisCpu.id(),
@@ -63,14 +63,15 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// An exception hyp never takes if it is right. `pc` is where, `frame` the frame pointer there.
 pub(crate) fn unexpected(what: &str, pc: u64, frame: u64) -> ! {
-    begin();
+    hyp_panic();
     print_unlocked(format_args!("hyp: PANIC on CPU {}: {what}", ThisCpu.id()));
     print_unlocked(format_args!("hyp:   at {pc:#x}"));
     end(frame)
 }
 
-/// The first CPU to panic reports; a second one, or a panic while reporting, only parks.
-fn begin() {
+/// The first CPU to panic reports; a second one, or a panic while reporting, only parks. Debuggers stop here.
+#[inline(never)]
+fn hyp_panic() {
     let cpu = ThisCpu.id();
     if PANICKED
         .compare_exchange(NO_CPU, cpu, Ordering::Relaxed, Ordering::Relaxed)

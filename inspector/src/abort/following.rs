@@ -1,5 +1,7 @@
 //! One trap on its way: what was seen so far, and what follows from it at the end.
 
+mod fill;
+
 use super::choice::{Choice, choose, region};
 use super::difference::{self, Own, Tables, Written};
 use super::plan::{Role, Stop};
@@ -370,7 +372,8 @@ impl Following {
 
     /// Words, owners, counts and locks that changed.
     fn compare(&mut self, after: &System) {
-        let exact = self.sees_mapping && self.story.fault().is_some();
+        // A function that maps and was not seen to return may have written since the last look: it has panicked.
+        let exact = self.sees_mapping && self.story.fault().is_some() && self.returns.is_empty();
         let mut all = Written::default();
         for (index, regime) in self.before.regimes.iter().enumerate() {
             let Some(now) = after.regimes.iter().find(|now| now.name == regime.name) else {
@@ -461,81 +464,6 @@ impl Following {
             },
             _ => gave_up,
         }
-    }
-
-    /// Steps that follow from what was before and after, where no stop showed them.
-    fn fill(&mut self, after: &System) {
-        let stages: Vec<Stage> = self.story.steps.iter().map(|step| step.stage).collect();
-        if let Some(fault) = self.story.fault() {
-            let choice = fault.choice.as_ref().and_then(Choice::range);
-            let seen = match &self.story.outcome {
-                Outcome::Mapped { leaf, .. } => Some(*leaf),
-                _ => None,
-            };
-            if let Some(range) = choice.filter(|_| seen.is_some() || stages.contains(&Stage::Map)) {
-                let text = format!("chooses {} at {:#x}", size_text(range.size), range.start);
-                self.insert(Stage::Choose, text);
-            }
-            if let (Some(leaf), Cause::Abort(fault)) = (seen, &mut self.story.cause)
-                && let Some(choice) = &mut fault.choice
-            {
-                choice.seen.get_or_insert(leaf);
-            }
-        }
-        if !self.story.writes.is_empty() && !stages.contains(&Stage::Map) {
-            let text = format!("writes {} words of tables", self.story.writes.len());
-            self.insert(Stage::Map, text);
-        }
-        if matches!(self.story.outcome, Outcome::Refused { .. }) && !stages.contains(&Stage::Refuse)
-        {
-            self.insert(Stage::Refuse, "has the host take an exception".to_owned());
-        }
-        self.fill_locks(after);
-        let exit = self.story.road.exit.clone();
-        if let Some(to) = self.story.after.clone() {
-            let to = to.symbol.unwrap_or_else(|| format!("{:#x}", to.pc));
-            self.step(Stage::Return, exit, format!("returns to {to}"));
-        }
-    }
-
-    fn fill_locks(&mut self, after: &System) {
-        let tickets = |system| host_lock(system).and_then(|lock| lock.tickets);
-        let (Some(before), Some(after)) = (tickets(&self.before), tickets(after)) else {
-            return;
-        };
-        match self.ticket {
-            Some(ticket) => {
-                // Tickets wrap around.
-                let served = after.owner.wrapping_sub(ticket);
-                if (1..0x8000).contains(&served) {
-                    self.insert(Stage::Unlock, "lets go of the lock host".to_owned());
-                }
-            }
-            None if before.next == after.next => {}
-            None => {
-                let taken = after.next.wrapping_sub(before.next);
-                self.insert(
-                    Stage::Lock,
-                    format!("the lock host is taken {taken} times meanwhile, by whom was not seen"),
-                );
-            }
-        }
-    }
-
-    /// Puts a step without a place behind those of its stage and of stages before it.
-    fn insert(&mut self, stage: Stage, text: String) {
-        let at = self
-            .story
-            .steps
-            .iter()
-            .rposition(|step| step.stage <= stage);
-        let step = Step {
-            stage,
-            place: None,
-            text,
-            lock: None,
-        };
-        self.story.steps.insert(at.map_or(0, |at| at + 1), step);
     }
 }
 

@@ -86,7 +86,7 @@ const HYP: [Function; 12] = [
     function("alloc", "pool", Stage::Map, Role::Reached, "takes table pages from a pool"),
     function("clear_where", "stage2", Stage::Map, Role::Reached, "unmaps what can come back by itself: the pool was exhausted"),
     function("take_over", "hyp_image::vectors", Stage::Refuse, Role::Reached, "leaves the host's access to be refused or emulated"),
-    function("begin", "hyp_image::panic", Stage::Return, Role::Panic, "panics"),
+    function("hyp_panic", "hyp_image::panic", Stage::Return, Role::Panic, "panics"),
 ];
 
 /// Those of Linux's pKVM. 5.15 has all but those of injection, which came with 7.x.

@@ -7,6 +7,7 @@ mod client;
 mod qemu_hyp;
 mod qemu_leaving;
 mod qemu_linux;
+mod qemu_orders;
 #[path = "../support/run.rs"]
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;

@@ -43,11 +43,11 @@ pub(crate) fn arguments<'a>(
     line
 }
 
-fn ask(machine: &Machine, rest: &[&str]) -> Value {
+pub(crate) fn ask(machine: &Machine, rest: &[&str]) -> Value {
     succeed(arguments(machine, machine.gdb(), rest)).json()
 }
 
-fn read(client: &mut Client, at: u64) -> u64 {
+pub(crate) fn read(client: &mut Client, at: u64) -> u64 {
     let digits = client.ask(&format!("m{at:x},8"));
     let bytes = rsp::from_hex(&digits).expect("hex");
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
@@ -148,7 +148,7 @@ fn cpus_that_race_for_one_page() {
 }
 
 /// What must be the same on both ways: all but where the entry and the end are seen, and what depends on the moment.
-fn essence(story: &Value) -> Value {
+pub(crate) fn essence(story: &Value) -> Value {
     let mut story = story.clone();
     for name in [
         "cpu",

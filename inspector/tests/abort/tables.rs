@@ -1,7 +1,7 @@
-//! A walk of its own over the host's stage 2 with pages of 4 KiB.
+//! A walk of its own over tables with pages of 4 KiB.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a word of physical memory.
 pub(crate) type Read<'a> = dyn FnMut(u64) -> u64 + 'a;
@@ -23,11 +23,16 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// As the inspector's `list` or `info` has it.
+    /// The host's, as the inspector's `list` or `info` has it.
     pub(crate) fn of(document: &Value) -> Self {
+        Self::named(document, "host-s2")
+    }
+
+    /// The same of any regime.
+    pub(crate) fn named(document: &Value, name: &str) -> Self {
         let regimes = document["regimes"].as_array().expect("an array");
-        let host = regimes.iter().find(|regime| regime["name"] == "host-s2");
-        let host = host.expect("the host's stage 2");
+        let host = regimes.iter().find(|regime| regime["name"] == name);
+        let host = host.expect("the regime");
         Self {
             at: number(&host["root"]),
             level: host["start_level"].as_i64().expect("a level"),
@@ -73,14 +78,30 @@ impl Root {
     }
 }
 
+/// The words that differ: address, before, after. A word that is in no table is 0.
+pub(crate) fn difference(
+    before: &BTreeMap<u64, u64>,
+    after: &BTreeMap<u64, u64>,
+) -> Vec<(u64, u64, u64)> {
+    let at: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
+    let word = |words: &BTreeMap<u64, u64>, at| words.get(at).copied().unwrap_or(0);
+    let words = at.iter().map(|at| (*at, word(before, at), word(after, at)));
+    words.filter(|(_, before, after)| before != after).collect()
+}
+
 /// The words that a story says were written in the host's tables: address, before, after.
 pub(crate) fn written(story: &Value) -> Vec<(u64, u64, u64)> {
+    written_in(story, "host-s2")
+}
+
+/// The same of any regime.
+pub(crate) fn written_in(story: &Value, regime: &str) -> Vec<(u64, u64, u64)> {
     let raw = |side: &Value| match side {
         Value::Null => 0,
         side => number(&side["raw"]),
     };
     let writes = story["writes"].as_array().expect("an array").iter();
-    let host = writes.filter(|write| write["regime"] == "host-s2");
+    let host = writes.filter(|write| write["regime"] == regime);
     let mut words: Vec<_> = host
         .map(|write| (number(&write["at"]), raw(&write["old"]), raw(&write["new"])))
         .collect();

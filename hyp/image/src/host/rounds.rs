@@ -47,7 +47,16 @@ struct Counters {
     refused: AtomicU64,
     /// Rounds a second, for a debugger to change; 0 for no pause between them.
     pace: AtomicU64,
+    /// What else to do, once, for a debugger to write: [`TOUCH`] or [`SHARE`]. The host puts 0 back as it does it.
+    order: AtomicU64,
+    /// The address that this is about.
+    address: AtomicU64,
 }
+
+/// An order to read 4 bytes.
+const TOUCH: u64 = 1;
+/// An order to share a page with hyp.
+const SHARE: u64 = 2;
 
 #[unsafe(no_mangle)]
 static HOST: Counters = Counters {
@@ -56,6 +65,8 @@ static HOST: Counters = Counters {
     shared: AtomicU64::new(0),
     refused: AtomicU64::new(0),
     pace: AtomicU64::new(4),
+    order: AtomicU64::new(0),
+    address: AtomicU64::new(0),
 };
 
 /// The page of each area that this round is about.
@@ -103,12 +114,33 @@ extern "C" fn host_main(cpu: u64) -> ! {
                 report(cpus);
                 PAGE.fetch_add(1, Ordering::Relaxed);
             }
+            host_order();
         }
         if pace != 0 {
             machine::sleep(pace);
         }
     }
     unreachable!("a u64 of rounds outlasts every machine")
+}
+
+/// Does what a debugger has ordered, whether it is refused or not, on CPU 0 alone: the others have ended the round. A
+/// debugger that stops CPU 0 where this begins finds the machine between two rounds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn host_order() {
+    let address = HOST.address.load(Ordering::Relaxed);
+    let aborts = ABORTS.load(Ordering::Relaxed);
+    match HOST.order.swap(0, Ordering::Relaxed) {
+        TOUCH => {
+            machine::read(address);
+        }
+        SHARE => {
+            machine::hypercall(SHARE_HYP, address / PAGE_SIZE);
+        }
+        _ => {}
+    }
+    // Rounds have theirs counted.
+    ABORTS.store(aborts, Ordering::Relaxed);
 }
 
 /// Switches on every CPU there is, and says how many that are.

@@ -144,7 +144,12 @@ fn a_hypercall_is_told_with_both_sides_of_its_page() {
     if let Cause::Call(call) = &mut range.cause {
         call.pages[0].pa.size = 0x3000;
     }
-    has(&text(&range), &["pages 0x40000000  12K: owner host: host"]);
+    has(
+        &text(&range),
+        &[
+            "pages  0x40000000  12K: owner host: host owned, hyp no-page → owner host: host shared-owned, hyp shared-borrowed",
+        ],
+    );
     let road = Road {
         missing: vec![Missing {
             function: "x".to_owned(),

@@ -1,0 +1,107 @@
+//! Steps of a trap that no stop showed, and that follow from what was before and after.
+
+use super::{Following, HOST_STAGE2, host_lock};
+use crate::abort::choice::Choice;
+use crate::abort::{Cause, Outcome, Stage, Step, Word};
+use crate::addr::size_text;
+use crate::model::System;
+
+impl Following {
+    /// Steps that follow from what was before and after, where no stop showed them.
+    pub(super) fn fill(&mut self, after: &System) {
+        let stages: Vec<Stage> = self.story.steps.iter().map(|step| step.stage).collect();
+        if let Some(fault) = self.story.fault() {
+            let choice = fault.choice.as_ref().and_then(Choice::range);
+            let seen = match &self.story.outcome {
+                Outcome::Mapped { leaf, .. } => Some(*leaf),
+                _ => None,
+            };
+            if let Some(range) = choice.filter(|_| seen.is_some() || stages.contains(&Stage::Map)) {
+                let text = format!("chooses {} at {:#x}", size_text(range.size), range.start);
+                self.insert(Stage::Choose, text);
+            }
+            if let (Some(leaf), Cause::Abort(fault)) = (seen, &mut self.story.cause)
+                && let Some(choice) = &mut fault.choice
+            {
+                choice.seen.get_or_insert(leaf);
+            }
+        }
+        if !self.story.writes.is_empty() && !stages.contains(&Stage::Map) {
+            let text = format!("writes {} words of tables", self.story.writes.len());
+            self.insert(Stage::Map, text);
+        }
+        if let Some(text) = self.recycled() {
+            self.insert(Stage::Map, text);
+        }
+        if matches!(self.story.outcome, Outcome::Refused { .. }) && !stages.contains(&Stage::Refuse)
+        {
+            self.insert(Stage::Refuse, "has the host take an exception".to_owned());
+        }
+        self.fill_locks(after);
+        let exit = self.story.road.exit.clone();
+        if let Some(to) = self.story.after.clone() {
+            let to = to.symbol.unwrap_or_else(|| format!("{:#x}", to.pc));
+            self.step(Stage::Return, exit, format!("returns to {to}"));
+        }
+    }
+
+    /// What follows from mappings that are gone and were no RAM's: they can come back by themselves, so they are unmapped
+    /// when there is no table page left.
+    fn recycled(&self) -> Option<String> {
+        let is_ram = |ia: u64| self.before.ram.iter().any(|ram| ram.contains(ia));
+        let is_leaf =
+            |word: &Option<Word>| word.is_some_and(|word| word.descriptor.attributes.is_some());
+        let writes = self.story.writes.iter();
+        let gone = writes.filter(|write| {
+            write.regime == HOST_STAGE2 && is_leaf(&write.old) && !is_leaf(&write.new)
+        });
+        let gone = gone.filter(|write| !is_ram(write.ia)).count();
+        let freed = self.story.changes.tables_freed.len();
+        (gone > 0).then(|| {
+            format!(
+                "the pool was exhausted: unmaps what is no RAM, {gone} entries, which frees {freed} table pages, and \
+                 tries once more"
+            )
+        })
+    }
+
+    fn fill_locks(&mut self, after: &System) {
+        let tickets = |system| host_lock(system).and_then(|lock| lock.tickets);
+        let (Some(before), Some(after)) = (tickets(&self.before), tickets(after)) else {
+            return;
+        };
+        match self.ticket {
+            Some(ticket) => {
+                // Tickets wrap around.
+                let served = after.owner.wrapping_sub(ticket);
+                if (1..0x8000).contains(&served) {
+                    self.insert(Stage::Unlock, "lets go of the lock host".to_owned());
+                }
+            }
+            None if before.next == after.next => {}
+            None => {
+                let taken = after.next.wrapping_sub(before.next);
+                self.insert(
+                    Stage::Lock,
+                    format!("the lock host is taken {taken} times meanwhile, by whom was not seen"),
+                );
+            }
+        }
+    }
+
+    /// Puts a step without a place behind those of its stage and of stages before it.
+    fn insert(&mut self, stage: Stage, text: String) {
+        let at = self
+            .story
+            .steps
+            .iter()
+            .rposition(|step| step.stage <= stage);
+        let step = Step {
+            stage,
+            place: None,
+            text,
+            lock: None,
+        };
+        self.story.steps.insert(at.map_or(0, |at| at + 1), step);
+    }
+}
