@@ -59,7 +59,7 @@ pub struct Story {
     pub outcome: Outcome,
     /// Where the CPU went on: `ELR_EL2` at the exception's return. `None` where that was not seen.
     pub after: Option<Place>,
-    /// Instructions at EL2, where they were stepped.
+    /// Instructions at EL2 from the road's entry on, where they were stepped.
     pub instructions: Option<u64>,
     /// How it was followed.
     pub road: Road,
@@ -233,7 +233,8 @@ impl fmt::Display for Stage {
 pub struct Step {
     /// What it is part of.
     pub stage: Stage,
-    /// Where it was seen; `None` where it follows from what was before and after.
+    /// Where it was seen, or the vector that the exception was taken to; `None` where it follows from what was before and
+    /// after.
     pub place: Option<Place>,
     /// What was done, in one clause.
     pub text: String,

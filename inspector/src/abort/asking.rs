@@ -3,14 +3,38 @@
 use super::Missing;
 use super::follow::{FollowError, run};
 use super::following::{Following, Look};
-use super::plan::Plan;
+use super::plan::{HANDLER, Plan};
 use crate::addr::Span;
 use crate::arch::walk::{End, walk_together};
 use crate::model::{System, Tickets};
 use crate::target::{Breakpoint, Registers, Target, TargetError};
 
+/// Sets breakpoints at the handler of aborts, if nothing but aborts is to be followed. It must have a symbol, and the server
+/// room for it: otherwise none is set, and the answer is `false`.
+pub(super) fn arm_handler(target: &mut dyn Target, plan: &mut Plan) -> Result<bool, FollowError> {
+    let handlers: Vec<_> = plan.handlers().collect();
+    for (set, handler) in handlers.iter().enumerate() {
+        let Err(reason) = run(target)?.insert(Breakpoint::Code(*handler))? else {
+            continue;
+        };
+        for handler in &handlers[..set] {
+            run(target)?.remove(Breakpoint::Code(*handler))?;
+        }
+        plan.missing.push(Missing {
+            function: format!("{HANDLER}, as the entry"),
+            reason,
+        });
+        return Ok(false);
+    }
+    let is_armed = !handlers.is_empty();
+    if is_armed {
+        plan.entries = handlers;
+    }
+    Ok(is_armed)
+}
+
 /// Sets breakpoints at the vectors, or, where the server has none for them, at the function that they call.
-pub(super) fn arm_entries(target: &mut dyn Target, plan: &mut Plan) -> Result<(), FollowError> {
+pub(super) fn arm_vectors(target: &mut dyn Target, plan: &mut Plan) -> Result<(), FollowError> {
     for entry in plan.entries.clone() {
         let Err(reason) = run(target)?.insert(Breakpoint::Code(entry))? else {
             continue;

@@ -1,7 +1,7 @@
 //! The branch that decided against the host: where the handler gave up, or where an access was refused.
 
 use super::follow::{FollowError, Follower};
-use super::plan::Plan;
+use super::plan::{HANDLER, Plan};
 use super::{Branch, Fault, Memory, Outcome, Place, Story};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, disassemble, flow};
@@ -9,8 +9,6 @@ use crate::image::Images;
 use crate::target::{Registers, Target};
 use std::collections::VecDeque;
 
-/// The function in which it is looked for where no lock is held.
-const HANDLER: &str = "handle_host_mem_abort";
 /// The last steps of one abort that are remembered: more than any handler takes that does not wait for a lock.
 const MAX_TRAIL: usize = 4096;
 /// How many instructions are read at once.

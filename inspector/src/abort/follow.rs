@@ -1,6 +1,6 @@
 //! Following traps on a machine: breakpoints, looks, and what became of each CPU.
 
-use super::asking::{arm_entries, host_registers, leads_below, look, tickets};
+use super::asking::{arm_handler, arm_vectors, host_registers, leads_below, look, tickets};
 use super::boot::Boot;
 use super::branch::{Puzzle, is_e2h};
 use super::following::{Following, Kind, Seen, kind};
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How many mappings are remembered, to say which CPU was faster.
 const REMEMBERED: usize = 64;
+
+/// The registers that tell whether a CPU stands at an entry for something that is to be followed.
+const AT_ENTRY: [&str; 4] = ["pc", "ESR_EL2", "FAR_EL2", "HPFAR_EL2"];
 
 /// Which traps are followed.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -129,7 +132,11 @@ impl Follower {
             return Err(FollowError::NoHypervisor { target, reason });
         }
         let boot = Boot::of(&system, &plan.entries);
-        arm_entries(target, &mut plan)?;
+        // All instructions are to be counted where a CPU is stepped anyway.
+        let by_handler = wanted.call.is_none() && !wanted.steps && !plan.exits.is_empty();
+        if !(by_handler && arm_handler(target, &mut plan)?) {
+            arm_vectors(target, &mut plan)?;
+        }
         Ok(Self {
             plan,
             boot,
@@ -232,20 +239,23 @@ impl Follower {
         images: &mut Images,
     ) -> Result<Vec<Story>, FollowError> {
         let mut finished = Vec::new();
-        let cpus = target.all_registers()?;
-        let mut has_stepped = false;
+        let cpus = target.some_registers(&AT_ENTRY)?;
         for (cpu, registers) in cpus.into_iter().enumerate() {
-            // While one was stepped, others may have been, too.
-            let registers = match has_stepped {
-                true => target.registers(cpu)?,
-                false => registers,
-            };
-            let story = self.arrived(target, images, cpu, &registers)?;
-            has_stepped |= story.as_ref().is_some_and(|story| story.road.stepped);
-            finished.extend(story);
+            if self.concerns(cpu, &registers) {
+                // While another one was stepped, this one may have been, too.
+                let registers = target.registers(cpu)?;
+                finished.extend(self.arrived(target, images, cpu, &registers)?);
+            }
         }
         self.conclude(target, &mut finished)?;
         Ok(finished)
+    }
+
+    /// Whether a CPU is followed, or may have to be. Traps that are not wanted cost no more than this.
+    fn concerns(&self, cpu: usize, registers: &Registers) -> bool {
+        let is_entry = |pc| self.plan.entries.contains(&pc);
+        self.following.contains_key(&cpu)
+            || registers.get("pc").is_some_and(is_entry) && self.wants(cpu, registers)
     }
 
     /// A CPU has come to where it stands.
@@ -326,17 +336,10 @@ impl Follower {
             return Ok(lost);
         }
         let before = hypervisor::capture(target, images)?;
-        let by_function = self.plan.called_by_vector == registers.get("pc");
-        let (frame, back) = match by_function {
-            true => (registers.get("x0"), registers.get("x30")),
-            false => (None, None),
-        };
-        // Where the ERET itself cannot be seen, the way back to it is.
-        if let Some(back) = back.filter(|back| !self.plan.exits.contains(back)) {
-            self.plan.exits.push(back);
-        }
-        self.arm_the_way(target)?;
         let pc = registers.get("pc").unwrap_or(0);
+        let by_function = self.plan.called_by_vector == Some(pc);
+        let frame = registers.get("x0").filter(|_| by_function);
+        self.arm_the_way(target)?;
         let entry = Place {
             pc,
             symbol: before.symbols.name_of(pc),
@@ -356,6 +359,8 @@ impl Follower {
         {
             let puzzles = self.is_puzzling(&host, following.story.fault());
             self.following.insert(cpu, following);
+            // The entry may be a function on the way as well.
+            self.pass(target, cpu, registers)?;
             let steps = self.wanted.steps || !self.sees_ends() || puzzles;
             if steps && !self.by_hand {
                 let story = self.step_through(target, images, cpu)?;
@@ -383,24 +388,45 @@ impl Follower {
         }
         self.refused.clear();
         let functions = self.plan.functions.iter();
-        let functions = functions.map(|stop| (stop.place.pc, Some(stop.function.name)));
-        let exits = self.plan.exits.iter().map(|exit| (*exit, None));
-        let all: Vec<_> = functions.chain(exits).collect();
-        for (pc, name) in all {
-            let breakpoint = Breakpoint::Code(pc);
-            match (run(target)?.insert(breakpoint)?, name) {
-                (Ok(()), _) => self.on_the_way.push(breakpoint),
-                (Err(reason), Some(name)) => self.refused.push(Missing {
-                    function: name.to_owned(),
-                    reason,
-                }),
-                (Err(reason), None) => self.refused.push(Missing {
-                    function: format!("ERET at {pc:#x}"),
-                    reason,
-                }),
+        let functions = functions.map(|stop| (stop.place.pc, stop.function.name.to_owned()));
+        let functions: Vec<_> = functions
+            .filter(|(pc, _)| !self.plan.entries.contains(pc))
+            .collect();
+        self.arm_stops(target, functions)?;
+        let exits = self.plan.exits.iter();
+        let exits: Vec<_> = exits.map(|pc| (*pc, format!("ERET at {pc:#x}"))).collect();
+        let sees_all = self.arm_stops(target, exits)?;
+        if !sees_all {
+            // Where an ERET itself cannot be seen, the way back to it is.
+            let ways = self.plan.ways_back.clone();
+            for pc in ways {
+                let breakpoint = Breakpoint::Code(pc);
+                if run(target)?.insert(breakpoint)?.is_ok() {
+                    self.on_the_way.push(breakpoint);
+                    if !self.plan.exits.contains(&pc) {
+                        self.plan.exits.push(pc);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Sets breakpoints that are called so. False when the server refuses one of them.
+    fn arm_stops(
+        &mut self,
+        target: &mut dyn Target,
+        stops: Vec<(u64, String)>,
+    ) -> Result<bool, FollowError> {
+        let refused = self.refused.len();
+        for (pc, function) in stops {
+            let breakpoint = Breakpoint::Code(pc);
+            match run(target)?.insert(breakpoint)? {
+                Ok(()) => self.on_the_way.push(breakpoint),
+                Err(reason) => self.refused.push(Missing { function, reason }),
+            }
+        }
+        Ok(self.refused.len() == refused)
     }
 
     /// A CPU that is followed stands somewhere else than at the entry.

@@ -106,8 +106,11 @@ impl Following {
             Kind::Abort => Cause::Abort(Box::new(trap::fault(&before, registers)?)),
             Kind::Call => Cause::Call(calls::call(&before, registers)),
         };
-        let entry = road.entry.clone();
         let spsr = get("SPSR_EL2").unwrap_or(0);
+        // From AArch32, which SPSR_EL2.M[4] says, it is the next one.
+        let vector = 0x400 + (spsr >> 4 & 1) * 0x200;
+        let vector = get("VBAR_EL2").map(|vectors| place(&before, vectors.wrapping_add(vector)));
+        let vector = vector.or_else(|| road.entry.clone());
         let mut following = Self {
             story: Story {
                 cpu,
@@ -136,7 +139,7 @@ impl Following {
             frame,
         };
         let text = format!("takes the exception: {}", esr::class(syndrome));
-        following.step(Stage::Trap, entry, text);
+        following.step(Stage::Trap, vector, text);
         Some(following)
     }
 

@@ -1,16 +1,22 @@
 //! Where a CPU is to be stopped so that a trap can be followed.
 //!
-//! - The entry is the vector itself, `VBAR_EL2` + 0x400: the general registers are still the host's there, and the
-//!   syndrome registers are set.
+//! - The entry is the function that handles host aborts, to which the vector's code brings each of them and nothing else: the
+//!   syndrome registers still are what the exception made them, and hypercalls do not stop the machine. For hypercalls, to count
+//!   all instructions, and where that function is no symbol, it is the vector itself, `VBAR_EL2` + 0x400: the general registers
+//!   are still the host's there.
 //! - The end is any `ERET` in what EL2 may execute, found by reading it: `ELR_EL2` and `SPSR_EL2` say where it leads.
 //! - Between the two, functions that exist as symbols. Which there are depends on what the compiler has inlined, so any
 //!   of them may be missing; what they would have said then follows from the tables before and after.
 
 use super::{Missing, Place, Stage};
 use crate::addr::Span;
+use crate::arch::disassembly::{Flow, flow};
 use crate::model::{EntryKind, HypervisorKind, System};
 use crate::target::{Target, TargetError};
 
+/// The function that handles host aborts, all of them and nothing else: `handle_trap` of hyp and of Linux, since 5.11, tells
+/// nothing else apart by IABT_LOW and DABT_LOW.
+pub(super) const HANDLER: &str = "handle_host_mem_abort";
 /// Offset of the vector for synchronous exceptions from a lower level in AArch64.
 const LOWER_SYNC: u64 = 0x400;
 /// `ERET`, `ERETAA`, `ERETAB`.
@@ -131,12 +137,14 @@ pub struct Stop {
 /// Where a CPU is to be stopped.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Plan {
-    /// The vectors; the function that they call where the server has no breakpoints for them.
+    /// The vectors; the handler of aborts, or the function that the vectors call, once breakpoints are set there instead.
     pub entries: Vec<u64>,
     /// That function, if there is one.
     pub called_by_vector: Option<u64>,
     /// Instructions that return from EL2.
     pub exits: Vec<u64>,
+    /// Where the function that the vector calls returns to.
+    pub ways_back: Vec<u64>,
     /// Functions in between.
     pub functions: Vec<Stop>,
     /// Functions that are no symbols.
@@ -189,6 +197,13 @@ impl Plan {
         }
     }
 
+    /// Where the handler of aborts begins.
+    pub fn handlers(&self) -> impl Iterator<Item = u64> {
+        let functions = self.functions.iter();
+        let handlers = functions.filter(|stop| stop.function.name == HANDLER);
+        handlers.map(|stop| stop.place.pc)
+    }
+
     /// The function that begins there.
     pub fn function(&self, pc: u64) -> Option<&Stop> {
         self.functions.iter().find(|stop| stop.place.pc == pc)
@@ -233,9 +248,14 @@ impl Plan {
             let bytes = bytes.unwrap_or_default();
             let exits = erets(&bytes).map(|offset| span.start.wrapping_add(offset));
             self.exits.extend(exits);
+            if let Some(function) = self.called_by_vector {
+                self.ways_back
+                    .extend(ways_back(&bytes, span.start, function));
+            }
         }
         self.exits.sort_unstable();
         self.exits.truncate(MAX_EXITS);
+        self.ways_back.truncate(MAX_EXITS);
         Ok(())
     }
 }
@@ -256,6 +276,19 @@ fn entries(system: &System) -> Vec<u64> {
     entries.sort_unstable();
     entries.dedup();
     entries
+}
+
+/// The addresses behind calls of a function, in code at `start`.
+fn ways_back(code: &[u8], start: u64, function: u64) -> impl Iterator<Item = u64> {
+    let (words, _) = code.as_chunks::<4>();
+    let calls = words.iter().enumerate().map(move |(at, word)| {
+        let pc = start.wrapping_add(at as u64 * 4);
+        (pc, flow(u32::from_le_bytes(*word), pc))
+    });
+    let target = Some(function);
+    calls
+        .filter(move |(_, flow)| *flow == Flow::Call { target })
+        .map(|(pc, _)| pc.wrapping_add(4))
 }
 
 /// Offsets of instructions that return from an exception.

@@ -152,6 +152,21 @@ impl Target for Gdb {
         self.registers_of("reading the registers of all CPUs", &threads)
     }
 
+    fn some_registers(&mut self, names: &[&str]) -> Result<Vec<Registers>, TargetError> {
+        let doing = "reading registers of all CPUs";
+        self.machine.ensure_stopped(doing)?;
+        let of_one = self.layout.requests_for(names);
+        let threads = &self.machine.threads;
+        let requests: Vec<_> = threads
+            .iter()
+            .flat_map(|thread| std::iter::once(format!("Hg{}", thread.id)).chain(of_one.clone()))
+            .collect();
+        let replies = self.machine.link.exchange(doing, &requests)?;
+        let each = replies.chunks(of_one.len() + 1);
+        let values = each.map(|replies| self.layout.values_of(names, &replies[1..]));
+        Ok(values.collect())
+    }
+
     fn ram(&mut self) -> Result<Option<Vec<Span>>, TargetError> {
         Ok(Some(match &self.server {
             Server::Qemu(qemu) => qemu.ram.clone(),

@@ -209,10 +209,21 @@ pub fn trap_table(story: &Story) -> Table {
         row(
             "EL2",
             plain(instructions.to_string()),
-            "instructions".to_owned(),
+            instructions_text(story),
         );
     }
     table
+}
+
+/// From where instructions are counted, if that is not the vector.
+fn instructions_text(story: &Story) -> String {
+    let vector = story.steps.first().and_then(|step| step.place.as_ref());
+    match &story.road.entry {
+        Some(entry) if vector != Some(entry) => {
+            format!("instructions, from {} on", place_text(entry))
+        }
+        _ => "instructions".to_owned(),
+    }
 }
 
 /// What an address is, in words.

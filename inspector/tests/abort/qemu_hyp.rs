@@ -76,12 +76,23 @@ fn every_outcome_on_hyp() {
     // From here on it stands between two questions.
     Client::connect(machine.gdb()).order("Qqemu.PhyMemMode:0");
     let root = Root::of(&ask(&machine, &["info"]));
+    let all = ["already-mapped", "emulated", "mapped", "refused"];
+    let all: BTreeSet<_> = all.map(str::to_owned).into();
     let mut seen = BTreeSet::new();
-    for (range, count) in [(COMMON, "1"), (COMMON, "2"), (HYP, "1"), (EMULATED, "1")] {
+    let questions = [(COMMON, "1"), (HYP, "1"), (EMULATED, "1")];
+    // The other CPU may touch the page only when it is mapped, and then does not abort.
+    for (range, count) in questions.into_iter().chain([(COMMON, "4"); 8]) {
+        if seen == all {
+            break;
+        }
         let document = ask(&machine, &["abort", "--ipa", range, "--count", count]);
         assert_eq!(document["complete"], true);
         let stories = document["aborts"].as_array().expect("an array");
         let story = stories.last().expect("a story");
+        let entry = story["road"]["entry"]["symbol"].as_str();
+        assert!(entry.is_some_and(|entry| entry.ends_with("handle_host_mem_abort")));
+        let trap = &story["steps"][0];
+        assert_eq!(trap["symbol"], "el2_vectors+0x400", "{trap}");
         let mut client = Client::connect(machine.gdb());
         client.order("Qqemu.PhyMemMode:1");
         check(story, &root, &mut |at| read(&mut client, at));
@@ -109,8 +120,7 @@ fn every_outcome_on_hyp() {
             assert!(line.contains("Desc::ZERO"), "{line}: {story}");
         }
     }
-    let all = ["already-mapped", "emulated", "mapped", "refused"];
-    assert_eq!(seen, all.map(str::to_owned).into());
+    assert_eq!(seen, all);
 }
 
 /// All CPUs touch the same new page at once: one maps it, and the others' stories name that one.

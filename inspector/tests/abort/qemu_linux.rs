@@ -73,6 +73,8 @@ fn follows(kernel: Kernel, cpu: Cpu) {
         assert_eq!(written(story), changed, "{story}");
         mapped += usize::from(story["outcome"] == "mapped");
         assert_eq!(story["road"]["writes_by"], "under-lock", "{story}");
+        let entry = &story["road"]["entry"]["symbol"];
+        assert_eq!(entry, "__kvm_nvhe_handle_host_mem_abort", "{story}");
         before = after;
     }
     assert!(mapped > 0, "nothing was mapped");

@@ -17,6 +17,17 @@ fn every_return_from_an_exception_is_found() {
     assert_eq!(erets(&bytes[..6]).count(), 0);
 }
 
+#[test]
+fn the_ways_back_are_behind_the_calls_of_one_function() {
+    // bl +0x20; nop; bl +0x18, both to 0x4020; bl +4.
+    let code = [0x9400_0008, 0xd503_201f, 0x9400_0006, 0x9400_0001_u32];
+    let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let found = |function| ways_back(&bytes, 0x4000, function).collect::<Vec<_>>();
+    assert_eq!(found(0x4020), [0x4004, 0x400c]);
+    assert_eq!(found(0x4010), [0x4010]);
+    assert_eq!(found(0x4024), [0; 0]);
+}
+
 fn named(kind: HypervisorKind, names: &[&str]) -> System {
     let mut system = system();
     system.hypervisor.kind = kind;

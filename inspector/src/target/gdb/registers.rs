@@ -93,6 +93,32 @@ impl Layout {
         std::iter::once("g".to_owned()).chain(singles).collect()
     }
 
+    /// Those that have one of these names.
+    fn named(&self, names: &[&str]) -> impl Iterator<Item = &Register> {
+        let is_asked_for = |register: &&Register| {
+            let name = register.name.as_deref();
+            name.is_some_and(|name| names.contains(&name))
+        };
+        self.registers.iter().filter(is_asked_for)
+    }
+
+    /// The requests that read the selected thread's registers of these names, one each.
+    pub(super) fn requests_for(&self, names: &[&str]) -> Vec<String> {
+        let registers = self.named(names);
+        registers
+            .map(|register| format!("p{:x}", register.number))
+            .collect()
+    }
+
+    /// The registers out of the replies to [`Self::requests_for`]. What the server has no value for is left out.
+    pub(super) fn values_of(&self, names: &[&str], replies: &[Vec<u8>]) -> Registers {
+        let mut registers = Registers::default();
+        for (register, reply) in self.named(names).zip(replies) {
+            register.insert(reply, &mut registers);
+        }
+        registers
+    }
+
     /// The registers out of the replies to [`Self::requests`]. What the server has no value for is left out.
     pub(super) fn values(
         &self,
