@@ -236,6 +236,7 @@ impl Guests {
 }
 
 /// What all sides say of one page.
+#[derive(Debug)]
 struct Page {
     host: Option<State>,
     hyp: Option<State>,

@@ -101,18 +101,6 @@ pub(crate) fn word(ia: u64, kind: EntryKind, raw: u64, owner: Option<Owner>) -> 
 
 /// Two CPUs; the host owns most of RAM, shares one page, and hyp keeps two; one lock is held.
 pub(crate) fn system() -> System {
-    let hyp_va = |pa: u64| pa + 0x40_0000_0000;
-    let owned = |start, size, owner, host, hyp, rule| OwnerRange {
-        pa: Span::new(start, size),
-        owner,
-        host: Some(host),
-        hyp: Some(hyp),
-        guests: Vec::new(),
-        refcount: None,
-        rule,
-    };
-    let host = JointOwner::One(Owner::Host);
-    let hyp = JointOwner::One(Owner::Hyp);
     System {
         complete: true,
         problems: Vec::new(),
@@ -130,117 +118,10 @@ pub(crate) fn system() -> System {
         }],
         physvirt_offset: Some(0xffff_ffc0_0000_0000),
         ram: vec![Span::new(RAM, 0x40_0000)],
-        regimes: vec![
-            RegimeCapture {
-                name: "host-s2".to_owned(),
-                regime: regime(Stage::Two, 0x4031_0000),
-                tables: vec![walk::Table {
-                    pa: 0x4031_0000,
-                    level: 1,
-                    ia: 0,
-                    parent: None,
-                    words: vec![0, 3, 0],
-                }],
-                entries: vec![
-                    leaf(RAM, RAM, State::Owned, Owner::Host),
-                    leaf(RAM + 0x1000, RAM + 0x1000, State::Owned, Owner::Host),
-                    leaf(RAM + 0x2000, RAM + 0x2000, State::SharedOwned, Owner::Host),
-                    word(0x4031_0000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
-                    word(0x4031_1000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
-                ],
-            },
-            RegimeCapture {
-                name: "hyp-s1".to_owned(),
-                regime: regime(Stage::One { e2h: false }, 0x4031_1000),
-                tables: Vec::new(),
-                entries: vec![
-                    leaf(
-                        hyp_va(RAM + 0x2000),
-                        RAM + 0x2000,
-                        State::SharedBorrowed,
-                        Owner::Host,
-                    ),
-                    leaf(hyp_va(0x4031_0000), 0x4031_0000, State::Owned, Owner::Hyp),
-                    leaf(hyp_va(0x4031_1000), 0x4031_1000, State::Owned, Owner::Hyp),
-                ],
-            },
-        ],
-        owners: vec![
-            owned(RAM, 0x2000, host, State::Owned, State::NoPage, Some("J1")),
-            owned(
-                RAM + 0x2000,
-                0x1000,
-                host,
-                State::SharedOwned,
-                State::SharedBorrowed,
-                Some("J2"),
-            ),
-            owned(
-                RAM + 0x3000,
-                0x30_d000,
-                host,
-                State::Owned,
-                State::NoPage,
-                Some("J1"),
-            ),
-            owned(
-                0x4031_0000,
-                0x2000,
-                hyp,
-                State::NoPage,
-                State::Owned,
-                Some("J4"),
-            ),
-            owned(
-                0x4031_2000,
-                0xe_e000,
-                host,
-                State::Owned,
-                State::NoPage,
-                Some("J1"),
-            ),
-        ],
-        locks: vec![
-            Lock {
-                name: "host".to_owned(),
-                symbol: "HYP.host.lock".to_owned(),
-                pa: 0x4030_8000,
-                tickets: Some(Tickets { owner: 5, next: 7 }),
-                holder: Some(Holder {
-                    cpu: 1,
-                    how: HolderSource::Recorded,
-                    pc: Some(0x40_4020_1040),
-                    symbol: Some("host_mem_abort+0x40".to_owned()),
-                    by: None,
-                }),
-            },
-            Lock {
-                name: "hyp".to_owned(),
-                symbol: "HYP.hyp.lock".to_owned(),
-                pa: 0x4030_9000,
-                tickets: Some(Tickets { owner: 9, next: 9 }),
-                holder: None,
-            },
-        ],
-        cpus: (0..2)
-            .map(|number| {
-                let el2 = u64::from(number == 1);
-                let registers = [
-                    ("VTTBR_EL2", 0x4031_0000),
-                    ("ESR_EL2", number as u64),
-                    ("cpsr", 4 << el2),
-                    ("pc", 0x4100_0000),
-                ];
-                Cpu::new(
-                    number,
-                    Registers(
-                        registers
-                            .map(|(name, value)| (name.to_owned(), value))
-                            .into(),
-                    ),
-                )
-            })
-            .collect(),
+        regimes: regimes(),
+        owners: owners(),
+        locks: locks(),
+        cpus: (0..2).map(cpu).collect(),
         page_records: None,
         hypercalls: [(16, "__pkvm_host_share_hyp".to_owned())].into(),
         pools: vec![Pool {
@@ -260,13 +141,150 @@ pub(crate) fn system() -> System {
     }
 }
 
+fn regimes() -> Vec<RegimeCapture> {
+    let hyp_va = |pa: u64| pa + 0x40_0000_0000;
+    vec![
+        RegimeCapture {
+            name: "host-s2".to_owned(),
+            regime: regime(Stage::Two, 0x4031_0000),
+            tables: vec![walk::Table {
+                pa: 0x4031_0000,
+                level: 1,
+                ia: 0,
+                parent: None,
+                words: vec![0, 3, 0],
+            }],
+            entries: vec![
+                leaf(RAM, RAM, State::Owned, Owner::Host),
+                leaf(RAM + 0x1000, RAM + 0x1000, State::Owned, Owner::Host),
+                leaf(RAM + 0x2000, RAM + 0x2000, State::SharedOwned, Owner::Host),
+                word(0x4031_0000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
+                word(0x4031_1000, EntryKind::Annotation, 4, Some(Owner::Hyp)),
+            ],
+        },
+        RegimeCapture {
+            name: "hyp-s1".to_owned(),
+            regime: regime(Stage::One { e2h: false }, 0x4031_1000),
+            tables: Vec::new(),
+            entries: vec![
+                leaf(
+                    hyp_va(RAM + 0x2000),
+                    RAM + 0x2000,
+                    State::SharedBorrowed,
+                    Owner::Host,
+                ),
+                leaf(hyp_va(0x4031_0000), 0x4031_0000, State::Owned, Owner::Hyp),
+                leaf(hyp_va(0x4031_1000), 0x4031_1000, State::Owned, Owner::Hyp),
+            ],
+        },
+    ]
+}
+
+fn owners() -> Vec<OwnerRange> {
+    let owned = |start, size, owner, host, hyp, rule| OwnerRange {
+        pa: Span::new(start, size),
+        owner,
+        host: Some(host),
+        hyp: Some(hyp),
+        guests: Vec::new(),
+        refcount: None,
+        rule,
+    };
+    let host = JointOwner::One(Owner::Host);
+    let hyp = JointOwner::One(Owner::Hyp);
+    vec![
+        owned(RAM, 0x2000, host, State::Owned, State::NoPage, Some("J1")),
+        owned(
+            RAM + 0x2000,
+            0x1000,
+            host,
+            State::SharedOwned,
+            State::SharedBorrowed,
+            Some("J2"),
+        ),
+        owned(
+            RAM + 0x3000,
+            0x30_d000,
+            host,
+            State::Owned,
+            State::NoPage,
+            Some("J1"),
+        ),
+        owned(
+            0x4031_0000,
+            0x2000,
+            hyp,
+            State::NoPage,
+            State::Owned,
+            Some("J4"),
+        ),
+        owned(
+            0x4031_2000,
+            0xe_e000,
+            host,
+            State::Owned,
+            State::NoPage,
+            Some("J1"),
+        ),
+    ]
+}
+
+fn locks() -> Vec<Lock> {
+    vec![
+        Lock {
+            name: "host".to_owned(),
+            symbol: "HYP.host.lock".to_owned(),
+            pa: 0x4030_8000,
+            tickets: Some(Tickets { owner: 5, next: 7 }),
+            holder: Some(Holder {
+                cpu: 1,
+                how: HolderSource::Recorded,
+                pc: Some(0x40_4020_1040),
+                symbol: Some("host_mem_abort+0x40".to_owned()),
+                by: None,
+            }),
+        },
+        Lock {
+            name: "hyp".to_owned(),
+            symbol: "HYP.hyp.lock".to_owned(),
+            pa: 0x4030_9000,
+            tickets: Some(Tickets { owner: 9, next: 9 }),
+            holder: None,
+        },
+    ]
+}
+
+/// One at EL1, one at EL2.
+fn cpu(number: usize) -> Cpu {
+    let el2 = u64::from(number == 1);
+    let registers = [
+        ("VTTBR_EL2", 0x4031_0000),
+        ("ESR_EL2", number as u64),
+        ("cpsr", 4 << el2),
+        ("pc", 0x4100_0000),
+    ];
+    Cpu::new(
+        number,
+        Registers(
+            registers
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
+        ),
+    )
+}
+
+/// The VM that runs, and the one that borrows.
+const PROTECTED: u64 = 0x1001;
+const OTHER: u64 = 0x1000;
+const GUEST: Owner = Owner::Guest(PROTECTED);
+/// Two pages of the protected VM's own, one that it lent back, and one that the host lends.
+const OWN: u64 = RAM + 0x20_0000;
+const LENT: u64 = RAM + 0x20_2000;
+const BORROWED: u64 = RAM + 0x2000;
+
 /// The same on a kernel that keeps states in page records, with three VMs: a protected one that runs on CPU 1 and lent
 /// a page back, another one that borrows a page of the host's, and one of which there is only the handle.
 pub(crate) fn guests() -> System {
-    const PROTECTED: u64 = 0x1001;
-    const OTHER: u64 = 0x1000;
-    let guest = Owner::Guest(PROTECTED);
-    let (own, lent, borrowed) = (RAM + 0x20_0000, RAM + 0x20_2000, RAM + 0x2000);
     let mut system = system();
     system.hypervisor = Hypervisor {
         kind: HypervisorKind::Pkvm,
@@ -275,25 +293,39 @@ pub(crate) fn guests() -> System {
         page_state_in: Some("vmemmap"),
         owner_encoding: Some("63:60"),
     };
+    let host = &mut system.regimes[0].entries;
+    host.truncate(3);
+    host.extend(taken_from_the_host());
+    system.regimes.extend(guest_regimes());
+    system.owners = guest_owners(&system.owners[0]);
+    system.vms = guest_vms();
+    system.cpus[0].stage2 = Some("host-s2".to_owned());
+    enter_guest(&mut system.cpus[1]);
+    system
+}
+
+/// Entries of the host's stage 2 where the protected VM has its memory.
+fn taken_from_the_host() -> [Entry; 3] {
     let annotation = |pa: u64, ipa| Entry {
         guest_ipa: Some(ipa),
         ..word(
             pa,
             EntryKind::Annotation,
             0x2000_0040_0000_0014,
-            Some(guest),
+            Some(GUEST),
         )
     };
-    let mut lent_back = leaf(lent, lent, State::SharedBorrowed, guest);
+    let mut lent_back = leaf(LENT, LENT, State::SharedBorrowed, GUEST);
     // The record knows; the descriptor does not.
     lent_back.leaf.sw = 0;
-    let host = &mut system.regimes[0].entries;
-    host.truncate(3);
-    host.extend([
-        annotation(own, 0x8000_0000),
-        annotation(own + 0x1000, 0x8000_1000),
+    [
+        annotation(OWN, 0x8000_0000),
+        annotation(OWN + 0x1000, 0x8000_1000),
         lent_back,
-    ]);
+    ]
+}
+
+fn guest_regimes() -> [RegimeCapture; 2] {
     let regime = |handle: u64, root, entries| RegimeCapture {
         name: format!("guest-s2:{handle:#x}"),
         regime: regime(Stage::Two, root),
@@ -306,49 +338,55 @@ pub(crate) fn guests() -> System {
         }],
         entries,
     };
-    system.regimes.push(regime(
-        OTHER,
-        0x4034_0000,
-        vec![leaf(
-            0x9000_0000,
-            borrowed,
-            State::SharedBorrowed,
-            Owner::Host,
-        )],
-    ));
-    system.regimes.push(regime(
-        PROTECTED,
-        0x4035_0000,
-        vec![
-            leaf(0x8000_0000, own, State::Owned, guest),
-            leaf(0x8000_1000, own + 0x1000, State::Owned, guest),
-            leaf(0x8000_2000, lent, State::SharedOwned, guest),
-            word(
-                0x8000_3000,
-                EntryKind::Annotation,
-                3 << 60,
-                Some(Owner::Poisoned),
-            ),
-        ],
-    ));
+    [
+        regime(
+            OTHER,
+            0x4034_0000,
+            vec![leaf(
+                0x9000_0000,
+                BORROWED,
+                State::SharedBorrowed,
+                Owner::Host,
+            )],
+        ),
+        regime(
+            PROTECTED,
+            0x4035_0000,
+            vec![
+                leaf(0x8000_0000, OWN, State::Owned, GUEST),
+                leaf(0x8000_1000, OWN + 0x1000, State::Owned, GUEST),
+                leaf(0x8000_2000, LENT, State::SharedOwned, GUEST),
+                word(
+                    0x8000_3000,
+                    EntryKind::Annotation,
+                    3 << 60,
+                    Some(Owner::Poisoned),
+                ),
+            ],
+        ),
+    ]
+}
+
+/// `host` is what RAM is that is the host's alone.
+fn guest_owners(host: &OwnerRange) -> Vec<OwnerRange> {
     let side = |handle, ipa, state| GuestSide { handle, ipa, state };
-    let range = |start, size, owner, host, guest, refcount, rule| OwnerRange {
+    let range = |start, size, owner, by_host, at_guest, refcount, rule| OwnerRange {
         pa: Span::new(start, size),
         owner: JointOwner::One(owner),
-        host: Some(host),
+        host: Some(by_host),
         hyp: Some(State::NoPage),
-        guests: vec![guest],
+        guests: vec![at_guest],
         refcount,
         rule: Some(rule),
     };
     let rest = |start: u64, end: u64| OwnerRange {
         pa: Span::new(start, end - start),
-        ..system.owners[0].clone()
+        ..host.clone()
     };
-    system.owners = vec![
-        rest(RAM, borrowed),
+    vec![
+        rest(RAM, BORROWED),
         range(
-            borrowed,
+            BORROWED,
             0x1000,
             Owner::Host,
             State::SharedOwned,
@@ -356,27 +394,30 @@ pub(crate) fn guests() -> System {
             Some(1),
             "J6",
         ),
-        rest(borrowed + 0x1000, own),
+        rest(BORROWED + 0x1000, OWN),
         range(
-            own,
+            OWN,
             0x2000,
-            guest,
+            GUEST,
             State::NoPage,
             side(PROTECTED, 0x8000_0000, State::Owned),
             None,
             "J7",
         ),
         range(
-            lent,
+            LENT,
             0x1000,
-            guest,
+            GUEST,
             State::SharedBorrowed,
             side(PROTECTED, 0x8000_2000, State::SharedOwned),
             None,
             "J8",
         ),
-        rest(lent + 0x1000, RAM + 0x40_0000),
-    ];
+        rest(LENT + 0x1000, RAM + 0x40_0000),
+    ]
+}
+
+fn guest_vms() -> Vec<Vm> {
     let vcpu = |number, pa, cpu| Vcpu {
         number,
         pa: Some(pa),
@@ -388,7 +429,7 @@ pub(crate) fn guests() -> System {
         borrowed,
         poisoned,
     };
-    system.vms = vec![
+    vec![
         Vm {
             handle: OTHER,
             pa: Some(0x4036_0000),
@@ -416,7 +457,11 @@ pub(crate) fn guests() -> System {
             vcpus: Vec::new(),
             pages: None,
         },
-    ];
+    ]
+}
+
+/// The CPU is about to enter the protected VM.
+fn enter_guest(cpu: &mut Cpu) {
     let frame = |pc, symbol: &str| Frame::returning(pc, Some(symbol.to_owned()));
     let source = |file: &str, line| Source {
         file: format!("arch/arm64/kvm/hyp/{file}"),
@@ -426,8 +471,6 @@ pub(crate) fn guests() -> System {
         source: Some(source),
         ..frame
     };
-    system.cpus[0].stage2 = Some("host-s2".to_owned());
-    let cpu = &mut system.cpus[1];
     cpu.stage2 = Some("guest-s2:0x1001".to_owned());
     cpu.vcpu = Some((PROTECTED, 0));
     cpu.symbol = Some("__guest_enter".to_owned());
@@ -446,5 +489,4 @@ pub(crate) fn guests() -> System {
         at(handle, source("nvhe/hyp-main.c", 231)),
         Frame::returning(0x40_4020_3330, None),
     ];
-    system
 }

@@ -49,7 +49,7 @@ impl Ram {
 }
 
 /// What a range holds; pages that are not there are zeros.
-pub(crate) fn from_pages(pages: &BTreeMap<u64, Vec<u8>>, span: Span) -> Vec<u8> {
+fn from_pages(pages: &BTreeMap<u64, Vec<u8>>, span: Span) -> Vec<u8> {
     let mut bytes = vec![0; span.size as usize];
     for (pa, page) in pages.range(span.start & !(PAGE - 1)..span.start + span.size) {
         let from = span.start.max(*pa);

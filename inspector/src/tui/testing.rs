@@ -8,7 +8,7 @@ use crate::addr::Span;
 use crate::hypervisor;
 use crate::image::Images;
 use crate::model::System;
-use crate::target::testing::from_pages;
+use crate::target::testing::Ram;
 use crate::target::{Breakpoint, ReadError, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -83,7 +83,7 @@ pub(super) struct Stop {
 
 /// The machine.
 pub(super) struct Fake {
-    pages: BTreeMap<u64, Vec<u8>>,
+    ram: Ram,
     tables: BTreeMap<u64, u64>,
     cpus: Vec<Registers>,
     state: RunState,
@@ -107,7 +107,7 @@ pub(super) struct Fake {
 impl Fake {
     pub(super) fn new() -> Self {
         let mut fake = Self {
-            pages: BTreeMap::new(),
+            ram: Ram::new(RAM),
             tables: [
                 (HOST_ROOT, HOST_ROOT + 0x2000),
                 (HYP_ROOT, HYP_ROOT + 0x1000),
@@ -169,10 +169,11 @@ impl Fake {
             fake.lock(index, ticket, ticket, None);
         }
         for (index, word) in CODE.into_iter().enumerate() {
-            fake.put(TEXT + 0x100 + 4 * index as u64, &u32::to_le_bytes(word));
+            fake.ram
+                .put(TEXT + 0x100 + 4 * index as u64, &u32::to_le_bytes(word));
         }
         for page in 0..POOL_PAGES {
-            fake.put(RECORDS + 2 * page, &[page as u8 % 7, 0]);
+            fake.ram.put(RECORDS + 2 * page, &[page as u8 % 7, 0]);
         }
         fake
     }
@@ -182,15 +183,15 @@ impl Fake {
         let mut table = root + (ia >> 39) * 0x1000;
         for above in 1..level {
             let at = table + (ia >> (39 - 9 * above) & 0x1ff) * 8;
-            if self.word(at) == 0 {
+            if self.ram.word(at) == 0 {
                 let next = self.tables.get_mut(&root).expect("a root of ours");
                 let word = *next | 3;
                 *next += 0x1000;
-                self.put(at, &word.to_le_bytes());
+                self.ram.put(at, &word.to_le_bytes());
             }
-            table = self.word(at) & 0x0000_ffff_ffff_f000;
+            table = self.ram.word(at) & 0x0000_ffff_ffff_f000;
         }
-        self.put(
+        self.ram.put(
             table + (ia >> (39 - 9 * level) & 0x1ff) * 8,
             &word.to_le_bytes(),
         );
@@ -211,30 +212,15 @@ impl Fake {
     pub(super) fn lock(&mut self, index: u64, owner: u16, next: u16, holder: Option<(u32, u64)>) {
         let at = LOCKS + 16 * index;
         let (cpu, taker) = holder.unwrap_or((u32::MAX, 0));
-        self.put(at, &owner.to_le_bytes());
-        self.put(at + 2, &next.to_le_bytes());
-        self.put(at + 4, &cpu.to_le_bytes());
-        self.put(at + 8, &taker.to_le_bytes());
+        self.ram.put(at, &owner.to_le_bytes());
+        self.ram.put(at + 2, &next.to_le_bytes());
+        self.ram.put(at + 4, &cpu.to_le_bytes());
+        self.ram.put(at + 8, &taker.to_le_bytes());
     }
 
     /// Sets a register of a CPU.
     pub(super) fn set(&mut self, cpu: usize, register: &str, value: u64) {
         self.cpus[cpu].0.insert(register.to_owned(), value);
-    }
-
-    fn word(&self, pa: u64) -> u64 {
-        let page = self.pages.get(&(pa & !0xfff));
-        let bytes = page.and_then(|page| page[(pa & 0xfff) as usize..].first_chunk());
-        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    }
-
-    fn put(&mut self, pa: u64, bytes: &[u8]) {
-        let page = self
-            .pages
-            .entry(pa & !0xfff)
-            .or_insert_with(|| vec![0; 4096]);
-        let start = (pa & 0xfff) as usize;
-        page[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
     fn link(&self) -> Result<(), TargetError> {
@@ -330,13 +316,7 @@ impl Target for Fake {
         requests: &[Span],
     ) -> Result<Vec<Result<Vec<u8>, ReadError>>, TargetError> {
         self.link()?;
-        let read = |span: &Span| {
-            if !RAM.covers(*span) {
-                return Err(ReadError::Unbacked(*span));
-            }
-            Ok(from_pages(&self.pages, *span))
-        };
-        Ok(requests.iter().map(read).collect())
+        Ok(self.ram.read(requests))
     }
 
     fn description(&mut self) -> Result<Option<String>, TargetError> {
@@ -412,7 +392,7 @@ impl RunControl for Fake {
     fn step(&mut self, cpu: usize) -> Result<u64, TargetError> {
         self.link()?;
         if let Some((pa, word)) = self.write.take() {
-            self.put(pa, &word.to_le_bytes());
+            self.ram.put(pa, &word.to_le_bytes());
         }
         let pc = self.cpus[cpu].0.get_mut("pc").expect("each has one");
         *pc += 4;

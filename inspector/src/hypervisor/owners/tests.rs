@@ -12,108 +12,104 @@ fn guest(handle: u64, ipa: u64, state: State) -> GuestSide {
     GuestSide { handle, ipa, state }
 }
 
-/// Each row of the table of legal joint states, and one step beside it.
+/// A page by its sides, what else is known of it, and the row that it has in the table.
+struct Case {
+    host: State,
+    hyp: State,
+    annotated: Option<Owner>,
+    read_only: bool,
+    count: u64,
+    guests: Vec<GuestSide>,
+    rule: Option<&'static str>,
+}
+
+fn case(host: State, hyp: State, rule: Option<&'static str>) -> Case {
+    Case {
+        host,
+        hyp,
+        annotated: None,
+        read_only: false,
+        count: 0,
+        guests: Vec::new(),
+        rule,
+    }
+}
+
+impl Case {
+    fn annotated(self, owner: Owner) -> Self {
+        Self {
+            annotated: Some(owner),
+            ..self
+        }
+    }
+
+    fn read_only(self) -> Self {
+        Self {
+            read_only: true,
+            ..self
+        }
+    }
+
+    fn with(self, count: u64, guests: &[&GuestSide]) -> Self {
+        let guests = guests.iter().map(|guest| (*guest).clone()).collect();
+        Self {
+            count,
+            guests,
+            ..self
+        }
+    }
+}
+
+/// Each row of the table, and one step beside it.
+fn cases() -> Vec<Case> {
+    use State::{NoPage, Owned, SharedBorrowed, SharedOwned};
+    let lent = &guest(0x1000, 0, SharedBorrowed);
+    let hidden = &guest(0x1001, 0, Owned);
+    let back = &guest(0x1001, 0, SharedOwned);
+    let of = Owner::Guest;
+    vec![
+        case(Owned, NoPage, Some("J1")),
+        case(Owned, Owned, None),
+        case(SharedOwned, SharedBorrowed, Some("J2")),
+        case(SharedBorrowed, SharedOwned, Some("J3")),
+        case(NoPage, Owned, Some("J4")).annotated(Owner::Hyp),
+        case(NoPage, Owned, None).annotated(of(0x1000)),
+        case(SharedOwned, NoPage, Some("J5")),
+        case(SharedOwned, NoPage, None).with(1, &[]),
+        case(SharedOwned, NoPage, Some("J6")).with(1, &[lent]),
+        case(SharedOwned, NoPage, None).with(2, &[lent]),
+        case(SharedOwned, NoPage, Some("J6")).with(2, &[lent, lent]),
+        case(SharedOwned, NoPage, None).with(2, &[lent, hidden]),
+        case(NoPage, NoPage, Some("J7"))
+            .annotated(of(0x1001))
+            .with(0, &[hidden]),
+        case(NoPage, NoPage, None)
+            .annotated(of(0x1000))
+            .with(0, &[hidden]),
+        case(NoPage, NoPage, None).with(0, &[hidden]),
+        case(SharedBorrowed, NoPage, Some("J8")).with(0, &[back]),
+        case(Owned, NoPage, None).with(0, &[back]),
+        case(NoPage, Owned, Some("J9")).read_only(),
+        case(NoPage, Owned, None),
+    ]
+}
+
 #[test]
 fn legal_joint_states_have_their_row() {
-    use State::{NoPage, Owned, SharedBorrowed, SharedOwned};
-    let lent = guest(0x1000, 0, SharedBorrowed);
-    let hidden = guest(0x1001, 0, Owned);
-    let back = guest(0x1001, 0, SharedOwned);
-    let one = |guest: &GuestSide| vec![guest.clone()];
-    let of = |handle| Some(Owner::Guest(handle));
-    for (host, hyp, annotated, read_only, count, guests, rule) in [
-        (Owned, NoPage, None, false, 0, vec![], Some("J1")),
-        (Owned, Owned, None, false, 0, vec![], None),
-        (
-            SharedOwned,
-            SharedBorrowed,
-            None,
-            false,
-            0,
-            vec![],
-            Some("J2"),
-        ),
-        (
-            SharedBorrowed,
-            SharedOwned,
-            None,
-            false,
-            0,
-            vec![],
-            Some("J3"),
-        ),
-        (
-            NoPage,
-            Owned,
-            Some(Owner::Hyp),
-            false,
-            0,
-            vec![],
-            Some("J4"),
-        ),
-        (NoPage, Owned, of(0x1000), false, 0, vec![], None),
-        (SharedOwned, NoPage, None, false, 0, vec![], Some("J5")),
-        (SharedOwned, NoPage, None, false, 1, vec![], None),
-        (SharedOwned, NoPage, None, false, 1, one(&lent), Some("J6")),
-        (SharedOwned, NoPage, None, false, 2, one(&lent), None),
-        (
-            SharedOwned,
-            NoPage,
-            None,
-            false,
-            2,
-            vec![lent.clone(), lent.clone()],
-            Some("J6"),
-        ),
-        (
-            SharedOwned,
-            NoPage,
-            None,
-            false,
-            2,
-            vec![lent.clone(), hidden.clone()],
-            None,
-        ),
-        (
-            NoPage,
-            NoPage,
-            of(0x1001),
-            false,
-            0,
-            one(&hidden),
-            Some("J7"),
-        ),
-        (NoPage, NoPage, of(0x1000), false, 0, one(&hidden), None),
-        (NoPage, NoPage, None, false, 0, one(&hidden), None),
-        (
-            SharedBorrowed,
-            NoPage,
-            None,
-            false,
-            0,
-            one(&back),
-            Some("J8"),
-        ),
-        (Owned, NoPage, None, false, 0, one(&back), None),
-        (NoPage, Owned, None, true, 0, vec![], Some("J9")),
-        (NoPage, Owned, None, false, 0, vec![], None),
-    ] {
-        let text = format!("{host} {hyp} {annotated:?} {read_only} {count} {guests:?}");
+    for case in cases() {
         let page = Page {
-            host: Some(host),
-            hyp: Some(hyp),
-            annotated,
-            read_only,
-            count: Some(count),
-            guests,
+            host: Some(case.host),
+            hyp: Some(case.hyp),
+            annotated: case.annotated,
+            read_only: case.read_only,
+            count: Some(case.count),
+            guests: case.guests,
         };
-        assert_eq!(page.rule(true), rule, "{text}");
+        let text = format!("{page:?}");
+        assert_eq!(page.rule(true), case.rule, "{text}");
         // Without an untracked third side a page cannot be shared with nobody.
-        assert_eq!(
-            page.rule(false),
-            rule.filter(|rule| *rule != "J5"),
-            "{text}"
-        );
+        let tracked = case.rule.filter(|rule| *rule != "J5");
+        assert_eq!(page.rule(false), tracked, "{text}");
     }
 }
 
