@@ -168,3 +168,6 @@ impl Session {
         self.target.notes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,8 @@ pub struct Follower {
     wanted: Wanted,
     /// Whoever uses it steps and runs CPUs that are followed.
     pub(super) by_hand: bool,
+    /// It was looked where CPUs stand, since they ran.
+    seen: bool,
     /// Functions that the server refuses to stop at.
     refused: Vec<Missing>,
     /// Breakpoints that are set while a trap is followed only.
@@ -142,6 +144,7 @@ impl Follower {
             boot,
             wanted,
             by_hand: false,
+            seen: false,
             refused: Vec::new(),
             on_the_way: Vec::new(),
             following: BTreeMap::new(),
@@ -185,7 +188,10 @@ impl Follower {
     ) -> Result<Vec<Story>, FollowError> {
         let end = Instant::now() + limit;
         loop {
-            run(target)?.resume()?;
+            // A CPU may stand at an entry when it is armed, or come to one while somebody else stops the machine.
+            if std::mem::take(&mut self.seen) {
+                run(target)?.resume()?;
+            }
             let left = end.saturating_duration_since(Instant::now());
             let state = run(target)?.wait(left)?;
             let finished = match state {
@@ -238,6 +244,7 @@ impl Follower {
         target: &mut dyn Target,
         images: &mut Images,
     ) -> Result<Vec<Story>, FollowError> {
+        self.seen = true;
         let mut finished = Vec::new();
         let cpus = target.some_registers(&AT_ENTRY)?;
         for (cpu, registers) in cpus.into_iter().enumerate() {
