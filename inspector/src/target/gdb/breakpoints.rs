@@ -12,8 +12,8 @@
 //! - A CPU of QEMU's that has met a watchpoint in a stop that named another thinks that this was told: it then writes, stops
 //!   after that, and names what may be anything where the watchpoint was removed meanwhile. A stop of its own at the
 //!   place where it stands, before it writes, ends that: it names the watchpoint then, and meets it anew later.
-//! - QEMU keeps breakpoints over a reset, of which it says nothing, and over the end of a connection; `D` and `?` clear
-//!   them, watchpoints too. It counts one that is set twice as two.
+//! - QEMU keeps breakpoints over a reset, of which it says nothing, and over the end of a connection; `D` clears
+//!   them, watchpoints too, and `?` those of one CPU. It counts one that is set twice as two.
 
 use super::link::printable;
 use super::run::Machine;

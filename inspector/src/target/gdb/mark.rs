@@ -1,7 +1,7 @@
 //! How a client of QEMU that is killed is known to the next one, and what it left is cleared.
 //!
-//! QEMU keeps breakpoints when a connection closes and stops at them with nobody there; only `D` and `?` clear them. It
-//! lists them nowhere, and `?` says `T05` whatever the machine stopped for. But `z` is answered `OK` where there was a
+//! QEMU keeps breakpoints when a connection closes and stops at them with nobody there; only `D` and `?` clear them, `?`
+//! those of one CPU. It lists them nowhere, and `?` says `T05` whatever the machine stopped for. But `z` is answered `OK` where there was a
 //! breakpoint and `E22` where there was none (all seen on 7.2), so one can be asked for whose address is known:
 //!
 //! - While it is attached, an inspector has a breakpoint where no instruction can be: its mark. It removes it when it
@@ -106,8 +106,10 @@ impl Traces {
         if machine.ran_before {
             machine.mark = Some(Mark::Ran);
         }
-        let mark = machine.mark.map(Mark::set);
-        let requests: Vec<_> = std::iter::once("?".to_owned()).chain(mark).collect();
+        // Each `?` clears those of one CPU only, the one that `Hc` selects (7.2).
+        let threads = machine.threads.iter();
+        let clears = threads.flat_map(|thread| [format!("Hc{}", thread.id), "?".to_owned()]);
+        let requests: Vec<_> = clears.chain(machine.mark.map(Mark::set)).collect();
         machine
             .link
             .exchange("clearing an earlier client's breakpoints", &requests)?;

@@ -90,6 +90,9 @@ impl Server {
 struct Qemu {
     physical: bool,
     breakpoints: BTreeSet<String>,
+    /// The CPU that `Hc` selects, and those whose breakpoints `?` has cleared: one each time.
+    selected: String,
+    cleared: BTreeSet<String>,
     /// The second CPU is told of once: these servers have one connection.
     threads_told: bool,
 }
@@ -112,8 +115,15 @@ impl Qemu {
                 say("OK");
             }
             "?" => {
-                self.breakpoints.clear();
+                self.cleared.insert(self.selected.clone());
+                if self.cleared.len() == 2 {
+                    self.breakpoints.clear();
+                }
                 say("T05thread:01;");
+            }
+            "Hc01" | "Hc02" => {
+                self.selected = request.to_owned();
+                say("OK");
             }
             "qfThreadInfo" => say("m01"),
             "qsThreadInfo" => {
