@@ -11,7 +11,7 @@ from . import rows
 from .arguments import Filters, filters
 from .detect import machine
 from .memory import PAGE, Problem, Span
-from .walk import entries, translate
+from .walk import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,8 @@ def lines_of() -> Iterator[tuple[States, list[str]]]:
         lines[:0] = [f"{rows.MARK} {problem}" for problem in states.system.problems]
 
 
-def _regime(system: System, name: str) -> Regime:
+def regime_of(system: System, name: str) -> Regime:
+    """A regime by its name; raises `Problem` where there is none."""
     try:
         return system.regime(name)
     except KeyError:
@@ -47,14 +48,15 @@ def _regime(system: System, name: str) -> Regime:
         raise Problem(f"there is no regime `{name}` here, but {names}") from None
 
 
-def _nothing(argument: str) -> None:
+def nothing_behind(argument: str) -> None:
+    """Raises `Problem` where something stands behind a command that takes nothing."""
     if argument.strip():
         raise Problem("nothing stands behind this command")
 
 
 def info(argument: str) -> list[str]:
     """`hyp info`."""
-    _nothing(argument)
+    nothing_behind(argument)
     with lines_of() as (states, lines):
         system = states.system
         release = f" {system.release}" if system.release else ""
@@ -72,7 +74,7 @@ def info(argument: str) -> list[str]:
 def _table(argument: str, name: str, options: tuple[str, ...]) -> list[str]:
     given = filters(argument, evaluate, options)
     with lines_of() as (states, lines):
-        regime = _regime(states.system, given.regime or name)
+        regime = regime_of(states.system, given.regime or name)
         found = entries(regime, states.system.memory, given.within)
         lines.extend(rows.table(states, regime, found, given))
     return lines
@@ -111,15 +113,9 @@ def walk(argument: str) -> list[str]:
         raise Problem("a regime and an address, as in: hyp walk host-s2 0x40000000")
     address = evaluate(expression)
     with lines_of() as (states, lines):
-        regime = _regime(states.system, name)
-        steps = translate(regime, states.system.memory, address)
+        regime = regime_of(states.system, name)
         lines.append(rows.regime_line(regime))
-        lines += [rows.step_line(step) for step in steps]
-        last = steps[-1].entry
-        if last.kind == "zero":
-            lines.append(f"  {address:#x} is not mapped")
-        else:
-            lines.append(rows.entry_line(rows.row(states, regime, last)))
+        lines.extend(rows.walk_lines(states, regime, address))
     return lines
 
 
@@ -133,8 +129,7 @@ def page(argument: str) -> list[str]:
         if found is None:
             lines.append(f"{span.start:#x} is no RAM that the hypervisor knows")
         else:
-            moved = [side._replace(ipa=side.ipa + span.start - found.span.start) for side in found.guests]
-            lines.append(rows.page_line(found._replace(span=span, guests=tuple(moved))))
+            lines.append(rows.page_line(found.at(span.start)))
         lines += [f"  in section {name}" for name, section in states.system.sections if section.overlaps(span)]
         for regime in states.system.regimes:
             for entry in states.entries[regime.name]:
@@ -148,7 +143,7 @@ def page(argument: str) -> list[str]:
 
 def locks(argument: str) -> list[str]:
     """`hyp locks`."""
-    _nothing(argument)
+    nothing_behind(argument)
     with lines_of() as (states, lines):
         lines += [rows.lock_line(states.system, place) for place in states.system.locks]
     return lines
@@ -156,7 +151,7 @@ def locks(argument: str) -> list[str]:
 
 def cpus(argument: str) -> list[str]:
     """`hyp cpus`."""
-    _nothing(argument)
+    nothing_behind(argument)
     with lines_of() as (states, lines):
         found = states.system.cpus
     return lines + [line for cpu in found for line in rows.cpu_lines(cpu, _with_symbol(cpu["pc"]))]
@@ -169,7 +164,7 @@ def _with_symbol(address: int) -> str:
 
 def vms(argument: str) -> list[str]:
     """`hyp vms`."""
-    _nothing(argument)
+    nothing_behind(argument)
     with lines_of() as (states, lines):
         for vm in states.system.vms:
             lines.extend(rows.vm_lines(vm))

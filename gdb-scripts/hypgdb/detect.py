@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import gdb
 
-from . import own
+from . import own, pkvm
 from .elf import Elf
 from .memory import Problem
 from .rust import RustRecord
@@ -27,8 +27,14 @@ HYP_TYPE = "hyp::init::Hyp"
 
 @contextmanager
 def machine() -> Iterator[States]:
-    """The machine, whose memory can be read meanwhile."""
-    target = attached()
+    """The machine that gdb is connected to, whose memory can be read meanwhile."""
+    with look(attached()) as states:
+        yield states
+
+
+@contextmanager
+def look(target: Target) -> Iterator[States]:
+    """What a machine runs."""
     files = program_files()
     record = hyp_record() if target.description is None else None
     with target.reading():
@@ -36,11 +42,14 @@ def machine() -> Iterator[States]:
 
 
 def _system(target: Target, files: list[Elf], record: own.Record | None) -> System:
+    hyp = next((elf for elf in files if elf.symbol("HYP")), None)
     if target.description:
-        return own.system(target.description, target.memory, target.cpus)
-    for elf in files:
-        if record and elf.symbol("HYP"):
-            return own.system(own.read(target.memory, elf, record), target.memory, target.cpus)
+        return own.system(target.description, target.memory, target.cpus, hyp)
+    if hyp and record:
+        return own.system(own.read(target.memory, hyp, record), target.memory, target.cpus, hyp)
+    vmlinux = next((elf for elf in files if pkvm.is_pkvm(elf)), None)
+    if vmlinux:
+        return pkvm.system(vmlinux, target.memory, target.cpus)
     raise Problem(
         "no hypervisor is known here: give gdb hyp's ELF file or vmlinux with `file`, or use hyp's own channel"
     )

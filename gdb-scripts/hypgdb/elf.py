@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from array import array
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PT_LOAD, PT_NOTE, SHT_SYMTAB = 1, 4, 2
-ET_CORE, EM_AARCH64 = 4, 183
+EM_AARCH64 = 183
+SYMBOL_SIZE = 24
 
 
 class Segment(NamedTuple):
@@ -57,6 +59,7 @@ class Elf:
     def __init__(self, path: str) -> None:
         """Raises `Problem` for what is no 64-bit little-endian ELF file of AArch64."""
         self.path = path
+        self._known: dict[str, Symbol | None] = {}
         try:
             with open(path, "rb") as file:
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -90,36 +93,37 @@ class Elf:
         return None
 
     @cached_property
-    def _symtab(self) -> tuple[bytes, dict[int, Symbol]]:
-        """The names, and the symbols by where their name begins."""
+    def _symtab(self) -> tuple[bytes, bytes, array[int]]:
+        """The names, the table, and where each symbol's name begins. Half a million symbols are no objects."""
         table = next((section for section in self.sections if section.type == SHT_SYMTAB), None)
         if table is None or table.link >= len(self.sections):
-            return b"", {}
+            return b"", b"", array("I")
         names = self.sections[table.link]
-        data = self.data[table.offset : table.offset + table.size // 24 * 24]
-        symbols: dict[int, Symbol] = {}
-        for name, _, _, section, value, size in struct.iter_unpack("<IBBHQQ", data):
-            if name and section:
-                # Of several of one name the first, as no name of ours has several.
-                symbols.setdefault(name, Symbol(value, size))
-        return self.data[names.offset : names.offset + names.size], symbols
+        data = self.data[table.offset : table.offset + table.size // SYMBOL_SIZE * SYMBOL_SIZE]
+        starts = array("I", data)[:: SYMBOL_SIZE // 4]
+        return self.data[names.offset : names.offset + names.size], data, starts
 
     def symbol(self, name: str) -> Symbol | None:
         """The symbol of exactly this name. Names share their ends: one may begin anywhere in another."""
-        names, symbols = self._symtab
+        if name not in self._known:
+            self._known[name] = self._search(name)
+        return self._known[name]
+
+    def _search(self, name: str) -> Symbol | None:
+        names, data, starts = self._symtab
         wanted = name.encode() + b"\0"
         at = names.find(wanted)
         while at >= 0:
-            if at in symbols:
-                return symbols[at]
+            if at in starts:
+                _, _, _, section, value, size = struct.unpack_from("<IBBHQQ", data, SYMBOL_SIZE * starts.index(at))
+                return Symbol(value, size) if section else None
             at = names.find(wanted, at + 1)
         return None
 
-    def symbols(self) -> Iterator[tuple[str, Symbol]]:
-        """All of them."""
-        names, symbols = self._symtab
-        for at, symbol in symbols.items():
-            yield names[at : names.find(b"\0", at)].decode(errors="replace"), symbol
+    @property
+    def names(self) -> bytes:
+        """The names of all symbols, with a zero byte around each."""
+        return self._symtab[0]
 
     def load_address(self, va: int) -> int | None:
         """Where a linked address is loaded to, physically."""

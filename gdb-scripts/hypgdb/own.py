@@ -47,6 +47,8 @@ class Description:
     sections: list[tuple[str, Span]]
     locks: list[LockPlace]
     problems: list[str] = field(default_factory=list)
+    # As it was read.
+    text: str | None = None
 
 
 def parse(text: str) -> Description:
@@ -66,6 +68,7 @@ def parse(text: str) -> Description:
             ram=[_extent(ram) for ram in said["ram"]],
             sections=[(section["name"], _extent(section)) for section in said["sections"]],
             locks=[LockPlace(lock["name"], lock["symbol"], int(lock["pa"], 16), True) for lock in said["locks"]],
+            text=text,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Problem(f"hyp's description of itself is not as expected: {error!r}") from error
@@ -155,7 +158,7 @@ class Variable:
         return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def system(description: Description, memory: Memory, cpus: list[Cpu]) -> System:
+def system(description: Description, memory: Memory, cpus: list[Cpu], elf: Elf | None) -> System:
     """The machine, by what hyp says of itself and by its CPUs' registers."""
     # hyp's own debugger runs on tables of its own; whoever it has not stopped has hyp's.
     first = next((cpu for cpu in cpus if cpu["TTBR0_EL2"] & ~1 == description.hyp_root), cpus[0])
@@ -191,6 +194,8 @@ def system(description: Description, memory: Memory, cpus: list[Cpu]) -> System:
         physvirt_offset=description.physvirt_offset,
         regimes=[host_s2, hyp_s1],
         memory=memory,
+        elf=elf,
+        link_offset=0,
         ram=sorted(description.ram),
         cpus=cpus,
         locks=description.locks,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .descriptors import attributes, bits
 from .memory import Span, number
 from .states import LEAVES, Page, States
+from .walk import translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -141,6 +142,15 @@ def step_line(step: Step) -> str:
     return f"{line}: {entry.problem}" if entry.problem else line
 
 
+def walk_lines(states: States, regime: Regime, ia: int) -> Iterator[str]:
+    """The way of one address, and what is at its end."""
+    steps = translate(regime, states.system.memory, ia)
+    for step in steps:
+        yield step_line(step)
+    last = steps[-1].entry
+    yield f"  {ia:#x} is not mapped" if last.kind == "zero" else entry_line(row(states, regime, last))
+
+
 def lock_line(system: System, place: LockPlace) -> str:
     """A ticket lock: 16 bits of `owner`, and `next` above them, which must be read at once."""
     word = number(system.memory, place.pa, 4)
@@ -152,6 +162,10 @@ def lock_line(system: System, place: LockPlace) -> str:
     if place.recorded:
         holder, taker = number(system.memory, place.pa + 4, 4), number(system.memory, place.pa + 8)
         line += f" by CPU {holder}, taken at {taker:#x}" if holder != 0xFFFF_FFFF else " (changing hands)"
+    else:
+        # Whoever holds it is at EL2, where nothing moves it to another CPU.
+        at_el2 = [str(cpu.number) for cpu in system.cpus if cpu.level == 2]
+        line += f" by CPU {' or '.join(at_el2)}" if at_el2 else " by no CPU at EL2"
     waiters = (following - owner - 1) % (1 << 16)
     return line + f", {waiters} waiting" if waiters else line
 

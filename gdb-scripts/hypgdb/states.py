@@ -79,6 +79,11 @@ class Page(NamedTuple):
     hyp: str | None
     guests: tuple[GuestSide, ...]
 
+    def at(self, pa: int) -> Page:
+        """What it says of the one page that holds an address."""
+        start = pa // PAGE * PAGE
+        return _moved(self, start - self.span.start)._replace(span=Span(start, PAGE))
+
 
 @dataclass
 class States:
@@ -142,9 +147,10 @@ class States:
     def hyp(self) -> list[Said]:
         """The side of the hypervisor, sorted; what is not mentioned it does not have."""
         records = self.system.layout.records
-        if records:
+        if records and records.hyp:
             flip = 3 if records.hyp_inverted else 0
-            return [Said(span, _state(records.hyp.of(data) ^ flip)) for span, data in self._records]
+            field = records.hyp
+            return [Said(span, _state(field.of(data) ^ flip)) for span, data in self._records]
         found = []
         for entry in self.entries["hyp-s1"]:
             # All other mappings are private: stacks, the fixmap, the page that is mapped where it is.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .descriptors import Regime, bits
 
 if TYPE_CHECKING:
+    from .elf import Elf
     from .memory import Memory, Span
 
 HOST, HYP = "host", "hyp"
@@ -55,7 +56,8 @@ class Records:
     base: int
     size: int
     host: Field
-    hyp: Field
+    # None: in software bits of its descriptors.
+    hyp: Field | None
     # Kept inverted, so that all zeros mean that the page is the host's alone.
     hyp_inverted: bool
     share_count: Field | None
@@ -123,11 +125,16 @@ class System:
     physvirt_offset: int
     regimes: list[Regime]
     memory: Memory
+    # Its file, and the address where EL2 runs less the linked one, modulo 2**64.
+    elf: Elf | None
+    link_offset: int
     ram: list[Span]
     cpus: list[Cpu]
     locks: list[LockPlace] = field(default_factory=list)
     vms: list[Vm] = field(default_factory=list)
     sections: list[tuple[str, Span]] = field(default_factory=list)
+    # What tells which kernel this is, besides what EL2 maps.
+    kept: list[Span] = field(default_factory=list)
     # What each fact is from, for `hyp info`.
     facts: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

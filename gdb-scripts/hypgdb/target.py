@@ -44,6 +44,7 @@ REGISTERS = (
     "SPSR_EL2",
     "ID_AA64MMFR1_EL1",
 )
+BARE = ("VBAR", "SCTLR", "CPACR", "AMAIR0", "AFSR0", "AFSR1")
 DESCRIPTION_FILE = "hyp/description"
 # The notes of a snapshot: facts, and the description if there was one.
 NOTE_OWNER, NOTE_FACTS, NOTE_DESCRIPTION = b"INSPECTOR", 1, 2
@@ -54,6 +55,8 @@ class Target:
 
     memory: Memory
     cpus: list[Cpu]
+    # None of a core.
+    ram: list[Span]
     description: Description | None = None
 
     @contextmanager
@@ -152,6 +155,7 @@ class Channel(Target):
     def __init__(self) -> None:
         self.inferior = gdb.selected_inferior()
         self.description = parse(_remote_file(DESCRIPTION_FILE))
+        self.ram = self.description.ram
         self.cpus = live_cpus()
         self.memory = self
 
@@ -159,7 +163,7 @@ class Channel(Target):
         """By EL2's linear range, which this server has all of RAM in."""
         description = self.description
         assert description
-        if not any(region.covers(Span(pa, size)) for region in description.ram):
+        if not any(region.covers(Span(pa, size)) for region in self.ram):
             raise Problem(f"{pa:#x} is no RAM")
         return read_inferior(self.inferior, (pa - description.physvirt_offset) % (1 << 64), size)
 
@@ -193,28 +197,42 @@ class Core(Target):
 
 
 def live_cpus() -> list[Cpu]:
-    """Every CPU, which is a thread to gdb. The selected thread stays so."""
+    """Every CPU, by the registers that are needed."""
+    return [Cpu(number, registers) for number, registers in enumerate(_of_each_thread(REGISTERS))]
+
+
+def all_registers() -> list[dict[str, int]]:
+    """Every register of every CPU that is a number."""
+    architecture = gdb.newest_frame().architecture()
+    names = tuple(register.name for register in architecture.registers() if register.name)
+    each = _of_each_thread(names)
+    # QEMU leaves out what all names of EL1's have in common.
+    return [{f"{name}_EL1" if name in BARE else name: value for name, value in one.items()} for one in each]
+
+
+def _of_each_thread(names: tuple[str, ...]) -> list[dict[str, int]]:
+    """The registers of every CPU, which is a thread to gdb. The selected thread stays so."""
     inferior, selected = gdb.selected_inferior(), gdb.selected_thread()
-    cpus = []
+    found = []
     try:
-        for number, thread in enumerate(sorted(inferior.threads(), key=lambda thread: thread.ptid[1:])):
+        for thread in sorted(inferior.threads(), key=lambda thread: thread.ptid[1:]):
             thread.switch()
-            cpus.append(Cpu(number, dict(_registers())))
+            found.append(dict(_registers(names)))
     finally:
         if selected is not None:
             selected.switch()
-    return cpus
+    return found
 
 
-def _registers() -> Iterator[tuple[str, int]]:
-    """Those of the selected thread that it has."""
+def _registers(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Those of the selected thread that it has, and that are numbers."""
     frame = gdb.newest_frame()
-    for name in REGISTERS:
+    for name in names:
         try:
             value = frame.read_register(name)
-        except ValueError:
+            yield name, int(value) % (1 << 64)
+        except (ValueError, TypeError, gdb.error):
             continue
-        yield name, int(value) % (1 << 64)
 
 
 def read_inferior(inferior: gdb.Inferior, address: int, size: int) -> bytes:

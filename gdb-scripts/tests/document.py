@@ -52,7 +52,7 @@ def document(states: States) -> Json:
         ],
         "ranges": [range_document(page) for page in states.pages],
         "walks": [walk_document(states, regime, ia) for regime in system.regimes for ia in places(states, regime)],
-        "locks": [lock_document(system, place) for place in system.locks],
+        "locks": [lock_document(system, place) for place in sorted(system.locks, key=lambda place: place.pa)],
         "cpus": [cpu_document(cpu) for cpu in system.cpus],
         "vms": [vm_document(vm) for vm in system.vms],
     }
@@ -109,9 +109,11 @@ def range_document(page: Page) -> Json:
 
 
 def places(states: States, regime: Regime) -> list[int]:
-    """Some input addresses: of the first entries of each kind and level, not at their beginning."""
+    """Some input addresses: of the first sound entries of each kind and level, not at their beginning."""
     found: dict[tuple[int, str], int] = {}
     for entry in states.entries[regime.name]:
+        if entry.problem:
+            continue
         found.setdefault((entry.level, entry.kind), entry.ia + entry.size // 2 + 8)
     return list(found.values())
 

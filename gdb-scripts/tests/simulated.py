@@ -50,6 +50,7 @@ def machine(
     layout = Layout("9:2", {0: "host", 1: "hyp"}, records)
     regimes = [host(), stage1(HYP_ROOT, TCR, MAIR, 0, e2h=False)]
     cpus = [Cpu(0, {"cpsr": 0x3C5})]
+    memory = Words(words)
     return System(
-        "hyp", None, "nvhe", layout, (-LINEAR) % (1 << 64), regimes, Words(words), [Span(RAM.start, 8 * PAGE)], cpus
+        "hyp", None, "nvhe", layout, (-LINEAR) % (1 << 64), regimes, memory, None, 0, [Span(RAM.start, 8 * PAGE)], cpus
     )

@@ -46,7 +46,6 @@ def test_an_elf_file(tmp_path: Path) -> None:
     assert elf.symbol("long_name") == Symbol(0x1000, 8)
     assert elf.symbol("name") == Symbol(0x1010, 4)
     assert elf.symbol("other") is None
-    assert dict(elf.symbols()) == {"long_name": Symbol(0x1000, 8), "name": Symbol(0x1010, 4)}
     assert elf.load_address(0x1010) == 0x4000_0010
     assert elf.load_address(0x1020) is None
     assert (elf.content(0x1000, 4), elf.content(0x1000, 5)) == (b"CODE", None)

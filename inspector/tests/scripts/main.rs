@@ -3,8 +3,9 @@
 //! Modules begin with `qemu` so that nextest runs no more of them at once than the computer bears.
 
 mod compare;
+mod qemu_commands;
 mod qemu_hyp;
+mod qemu_linux;
 
 #[path = "../support/run.rs"]
-#[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;
