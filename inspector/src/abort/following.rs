@@ -49,6 +49,8 @@ pub(super) struct Following {
     sees_mapping: bool,
     /// Other CPUs have executed something since the lock was held.
     disturbed: bool,
+    /// It was stepped to its end without that.
+    steady: bool,
     /// Where EL2 has the host's general registers, where they are not in the CPU's at the entry and at the end.
     pub(super) frame: Option<u64>,
 }
@@ -136,6 +138,7 @@ impl Following {
             returns: Vec::new(),
             sees_mapping,
             disturbed: false,
+            steady: false,
             frame,
         };
         let text = format!("takes the exception: {}", esr::class(syndrome));
@@ -271,9 +274,9 @@ impl Following {
 
     /// Whether the tables can have been changed by this CPU only since it held the lock. Its steps must say so.
     pub(super) fn is_steady(&mut self) -> bool {
-        let steady = self.under_lock.is_some() && !self.disturbed;
-        self.sees_mapping |= steady;
-        steady
+        self.steady = self.under_lock.is_some() && !self.disturbed;
+        self.sees_mapping |= self.steady;
+        self.steady
     }
 
     /// Where the host's lock is.
@@ -376,7 +379,11 @@ impl Following {
     /// Words, owners, counts and locks that changed.
     fn compare(&mut self, after: &System) {
         // A function that maps and was not seen to return may have written since the last look: it has panicked.
-        let exact = self.sees_mapping && self.story.fault().is_some() && self.returns.is_empty();
+        let exact = match self.story.fault() {
+            Some(_) => self.sees_mapping && self.returns.is_empty(),
+            // hyp looks the leaf up before it writes anything; of all of Linux's calls, that is not known.
+            None => self.steady && self.before.hypervisor.kind == HypervisorKind::Hyp,
+        };
         let mut all = Written::default();
         for (index, regime) in self.before.regimes.iter().enumerate() {
             let Some(now) = after.regimes.iter().find(|now| now.name == regime.name) else {

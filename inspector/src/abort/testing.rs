@@ -178,6 +178,59 @@ pub(crate) fn gave_up() -> Story {
     story
 }
 
+/// A touch of what another CPU has mapped meanwhile.
+pub(crate) fn already_mapped() -> Story {
+    let mut story = mapped();
+    let leaf = Span::new(RAM + 0x120_0000, 2 << 20);
+    story.writes.clear();
+    story.changes.counts.clear();
+    story.steps[2].text = "looks the leaf up: it is mapped by now, 2M at level 2".to_owned();
+    if let Cause::Abort(fault) = &mut story.cause {
+        fault.choice = None;
+    }
+    story.outcome = Outcome::AlreadyMapped {
+        leaf: Some(leaf),
+        by: Some(2),
+    };
+    story
+}
+
+/// A read of a device that the hypervisor does in the host's place.
+pub(crate) fn emulated() -> Story {
+    let mut story = begun(0x0800_0004, 0x9200_0007);
+    story.outcome = Outcome::Emulated;
+    story.after = Some(place(0x4100_088c, "host_touch+0xc"));
+    story
+}
+
+/// A touch that the hypervisor does not survive.
+pub(crate) fn panicked() -> Story {
+    let mut story = begun(RAM + 0x123_4560, 0x9200_0046);
+    let at = place(0x40_4020_0f00, "hyp_panic");
+    story.steps.push(Step {
+        stage: Stage::Return,
+        place: Some(at.clone()),
+        text: "panics".to_owned(),
+        lock: None,
+    });
+    story.road.exit = Some(at.clone());
+    story.outcome = Outcome::Panic { at };
+    story.after = None;
+    story
+}
+
+/// An abort after which the CPU goes on in a guest.
+pub(crate) fn left() -> Story {
+    let mut story = begun(RAM + 0x123_4560, 0x9200_0046);
+    let to = Place {
+        pc: 0x8020_0000,
+        symbol: None,
+    };
+    story.after = Some(to.clone());
+    story.outcome = Outcome::Left { to };
+    story
+}
+
 /// A page that the host shares.
 pub(crate) fn shared() -> Story {
     let mut story = begun(RAM, 0x9200_0046);

@@ -131,3 +131,64 @@ impl<W: Write> Printer<W> {
         out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abort::testing::{
+        already_mapped, emulated, gave_up, left, mapped, panicked, refused, shared,
+    };
+    use snapbox::{Data, assert_data_eq};
+    use std::collections::BTreeSet;
+
+    /// One story of each outcome: not all of them come up on the embedded machine.
+    fn every_outcome() -> [Story; 8] {
+        [
+            mapped(),
+            already_mapped(),
+            refused(),
+            emulated(),
+            shared(),
+            panicked(),
+            gave_up(),
+            left(),
+        ]
+    }
+
+    fn compare(name: &str, printed: Vec<u8>) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/golden/");
+        let path = std::path::PathBuf::from(format!("{folder}{name}"));
+        let printed = String::from_utf8(printed).unwrap();
+        assert_data_eq!(printed, Data::read_from(&path, None).raw());
+    }
+
+    #[test]
+    fn every_outcome_is_told() {
+        let stories = every_outcome();
+        let names: BTreeSet<_> = stories.iter().map(|story| story.outcome.name()).collect();
+        assert_eq!(names.len(), stories.len());
+        let mut printer = Printer {
+            format: Format::Text,
+            told: 0,
+            out: Vec::new(),
+        };
+        for story in &stories {
+            printer.text(story).unwrap();
+        }
+        compare("abort-outcomes.txt", printer.out);
+        for (format, name) in [
+            (Format::Json, "abort-outcomes.json"),
+            (Format::Jsonl, "abort-outcomes.jsonl"),
+        ] {
+            let mut printer = Printer {
+                format,
+                told: 0,
+                out: Vec::new(),
+            };
+            let elements = stories.iter().map(json::story);
+            let document = Document::new("abort", true, "made by hand", "aborts");
+            printer.document(&document.elements(elements)).unwrap();
+            compare(name, printer.out);
+        }
+    }
+}

@@ -290,6 +290,14 @@ pub(super) enum Until {
     Refused,
     /// The hypervisor panicked
     Panic,
+    /// Another CPU had mapped it
+    AlreadyMapped,
+    /// The hypervisor did what the instruction was to do
+    Emulated,
+    /// Nothing came of it: the host will fault again
+    GaveUp,
+    /// The CPU went into a guest, or never came back
+    Left,
 }
 
 impl Until {
@@ -298,6 +306,10 @@ impl Until {
         match self {
             Self::Mapped => "mapped",
             Self::Refused => "refused",
+            Self::AlreadyMapped => "already-mapped",
+            Self::Emulated => "emulated",
+            Self::GaveUp => "gave-up",
+            Self::Left => "left",
             Self::Panic => "panic",
         }
     }

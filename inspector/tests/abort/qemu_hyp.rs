@@ -64,7 +64,7 @@ fn line_of(branch: &Value) -> String {
 }
 
 /// Memory that all CPUs touch at once, hyp's code, and the page of GICD_CTLR, which hyp emulates.
-const COMMON: &str = "0x43000000..0x43200000";
+pub(crate) const COMMON: &str = "0x43000000..0x43200000";
 const HYP: &str = "0x40200000..0x40201000";
 const EMULATED: &str = "0x08000000..0x08001000";
 

@@ -2,7 +2,7 @@
 //! dry, a panic.
 
 use crate::client::Client;
-use crate::qemu_hyp::{arguments, ask, essence, read, working};
+use crate::qemu_hyp::{COMMON, arguments, ask, essence, read, working};
 use crate::run::succeed;
 use crate::tables::{Root, difference, number, stages, written, written_in};
 use fixtures::qemu::{Boot, Machine};
@@ -201,10 +201,8 @@ fn a_block_is_split_by_a_share() {
 #[test]
 fn one_cpu_is_followed_and_stepped() {
     let ordered = Ordered::start(&Boot::hyp().expect("the image builds").cpus(2));
-    for rest in [
-        &["--cpu", "1", "--count", "3"][..],
-        &["--cpu", "1", "--count", "3", "--steps"],
-    ] {
+    let line = ["--cpu", "1", "--count", "3", "--ipa", COMMON, "--steps"];
+    for rest in [&line[..6], &line] {
         let document = ordered.abort(rest);
         let stories = document["aborts"].as_array().expect("an array");
         assert_eq!(stories.len(), 3);
@@ -277,26 +275,24 @@ fn a_pool_that_runs_dry_is_refilled_by_devices() {
 /// There is nothing to be had back: hyp panics.
 #[test]
 fn a_panic_is_the_end_of_a_story() {
-    for steps in [&[][..], &["--steps"]] {
-        let boot = Boot::hyp().expect("the image builds").memory(UNEVEN);
-        let mut ordered = Ordered::start(&boot);
-        ordered.run_to_orders();
-        ordered.make_dry();
-        ordered.order(TOUCH, BEHIND_RAM);
-        let [before, _] = ordered.words();
-        let document = ordered.abort(&[&["--until", "panic"], steps].concat());
-        let stories = document["aborts"].as_array().expect("an array");
-        let [story] = &stories[..] else {
-            panic!("{document}");
-        };
-        assert_eq!(story["outcome"], "panic");
-        let at = story["result"]["symbol"].as_str().expect("a name");
-        assert!(at.contains("hyp_panic"), "{at}");
-        assert_eq!(number(&story["ipa"]), BEHIND_RAM);
-        assert_eq!(story["after"], Value::Null);
-        let [after, _] = ordered.words();
-        assert_eq!(written(story), difference(&before, &after), "{story}");
-    }
+    let boot = Boot::hyp().expect("the image builds").memory(UNEVEN);
+    let mut ordered = Ordered::start(&boot);
+    ordered.run_to_orders();
+    ordered.make_dry();
+    ordered.order(TOUCH, BEHIND_RAM);
+    let [before, _] = ordered.words();
+    let document = ordered.abort(&["--until", "panic"]);
+    let stories = document["aborts"].as_array().expect("an array");
+    let [story] = &stories[..] else {
+        panic!("{document}");
+    };
+    assert_eq!(story["outcome"], "panic");
+    let at = story["result"]["symbol"].as_str().expect("a name");
+    assert!(at.contains("hyp_panic"), "{at}");
+    assert_eq!(number(&story["ipa"]), BEHIND_RAM);
+    assert_eq!(story["after"], Value::Null);
+    let [after, _] = ordered.words();
+    assert_eq!(written(story), difference(&before, &after), "{story}");
 }
 
 impl Ordered {

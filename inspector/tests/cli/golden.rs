@@ -66,7 +66,7 @@ fn every_command_in_json() {
     }
 }
 
-/// A page and a block that are mapped, and a refusal.
+/// A page and a block that are mapped, a refusal, and pages that are shared: for the first time, again, and not at all.
 #[test]
 fn aborts_are_followed_to_their_ends() {
     for (name, line) in [
@@ -77,6 +77,13 @@ fn aborts_are_followed_to_their_ends() {
         ),
         ("abort.json", "abort demo --count 2 --json"),
         ("abort.jsonl", "abort demo --until refused --format jsonl"),
+        ("abort-share.txt", "abort demo --call share --count 6"),
+        ("abort-share.json", "abort demo --call share --json"),
+        (
+            "abort-share.jsonl",
+            "abort demo --call share --count 2 --format jsonl",
+        ),
+        ("abort-cpu.txt", "abort demo --cpu 3 --steps"),
     ] {
         golden(name, line);
     }
