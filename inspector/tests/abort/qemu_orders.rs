@@ -209,6 +209,10 @@ fn one_cpu_is_followed_and_stepped() {
         for story in stories {
             assert_eq!(story["cpu"], 1);
             let stepped = rest.contains(&"--steps");
+            // What decided a refusal is found out by steps, if it is not known yet.
+            if !stepped && story["outcome"] == "refused" {
+                continue;
+            }
             assert_eq!(story["road"]["stepped"], stepped);
             assert_eq!(
                 story["instructions"]
