@@ -10,10 +10,7 @@ from .memory import Problem, Span
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# An expression, as gdb evaluates it to an unsigned number.
-Evaluate = "Callable[[str], int]"
 TAKE_A_VALUE = ("owner", "state", "kind", "regime")
-FLAGS = ("each",)
 
 
 @dataclass(frozen=True)

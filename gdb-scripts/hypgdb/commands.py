@@ -190,7 +190,7 @@ def _answer(place: str, argument: object) -> Any:
     module, function = place.split(":")
     try:
         return getattr(import_module(f"hypgdb.{module}"), function)(argument)
-    except Problem as problem:
+    except (Problem, gdb.error) as problem:
         raise gdb.GdbError(str(problem)) from None
 
 

@@ -211,9 +211,9 @@ def all_registers() -> list[dict[str, int]]:
 
 
 def _of_each_thread(names: tuple[str, ...]) -> list[dict[str, int]]:
-    """The registers of every CPU, which is a thread to gdb. The selected thread stays so."""
-    inferior, selected = gdb.selected_inferior(), gdb.selected_thread()
-    found = []
+    """The registers of every CPU, which is a thread to gdb. The selected thread and frame stay so."""
+    inferior, selected, frame = gdb.selected_inferior(), gdb.selected_thread(), gdb.selected_frame()
+    outer, found = frame != gdb.newest_frame(), list[dict[str, int]]()
     try:
         for thread in sorted(inferior.threads(), key=lambda thread: thread.ptid[1:]):
             thread.switch()
@@ -221,6 +221,8 @@ def _of_each_thread(names: tuple[str, ...]) -> list[dict[str, int]]:
     finally:
         if selected is not None:
             selected.switch()
+        if outer and frame.is_valid():
+            frame.select()
     return found
 
 

@@ -10,9 +10,8 @@ pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../gdb-scripts")
 }
 
-/// gdb with the scripts, and what these commands make it print. It leaves without a word, so that the machine stays
-/// stopped.
-pub(crate) fn gdb(program: &Path, commands: &[&str], environment: &[(&str, &Path)]) -> String {
+/// gdb with the scripts, and these commands.
+pub(crate) fn command(program: &Path, commands: &[&str]) -> Command {
     let mut gdb = Command::new("gdb-multiarch");
     gdb.args(["-nx", "-batch"]).arg(program);
     gdb.arg("-ex")
@@ -20,10 +19,15 @@ pub(crate) fn gdb(program: &Path, commands: &[&str], environment: &[(&str, &Path
     for command in commands {
         gdb.args(["-ex", command]);
     }
-    gdb.envs(environment.iter().copied())
-        .env("LC_ALL", "C.UTF-8")
+    gdb.env("LC_ALL", "C.UTF-8")
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    let output = gdb
+    gdb
+}
+
+/// What these commands make gdb print, errors last.
+pub(crate) fn gdb(program: &Path, commands: &[&str], environment: &[(&str, &Path)]) -> String {
+    let output = command(program, commands)
+        .envs(environment.iter().copied())
         .output()
         .expect("gdb-multiarch is missing: install it (`cargo fixtures setup` does)");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

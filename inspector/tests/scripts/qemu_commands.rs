@@ -1,12 +1,14 @@
 //! Commands that do more than to show, and what is odd: on hyp, whose host never ends to fault.
 
-use crate::compare::{assert_agree, assert_agree_on_damage, document, gdb, remote};
+use crate::compare::{assert_agree, assert_agree_on_damage, command, document, gdb, remote};
 use crate::run::succeed;
 use fixtures::qemu::{Boot, Machine};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -172,6 +174,36 @@ fn an_interrupt_ends_the_command_and_leaves_the_mode_as_it_was() {
         ],
     );
     assert!(!said.contains("Traceback"), "{said}");
+}
+
+#[test]
+fn ctrl_c_ends_what_takes_long_and_not_gdb() {
+    let machine = started();
+    let connect = remote(machine.gdb());
+    let endless =
+        "python\nprint('begun', flush=True)\nwhile True: gdb.execute('hyp s1', to_string=True)";
+    let line = [
+        &connect,
+        endless,
+        MODE,
+        "hyp owners /owner none",
+        "disconnect",
+    ];
+    let mut gdb = command(&machine.image().hyp, &line)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gdb starts");
+    let mut output = BufReader::new(gdb.stdout.take().expect("a pipe"));
+    let mut said = String::new();
+    while !said.ends_with("begun\n") {
+        assert!(output.read_line(&mut said).expect("text") > 0, "{said}");
+    }
+    let id = gdb.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &id]).status();
+    assert!(killed.expect("kill runs").success());
+    output.read_to_string(&mut said).expect("text");
+    assert!(gdb.wait().expect("it ends").success());
+    assert_says(&said, &["received: \"0\"", "  nothing"]);
 }
 
 /// The tables on the way of the first entries of a level that the scripts have walked to.

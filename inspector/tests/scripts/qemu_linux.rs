@@ -1,20 +1,21 @@
 //! Linux's pKVM, live and from snapshots.
 
-use crate::compare::{assert_agree, document, remote};
+use crate::compare::{assert_agree, document, gdb, remote};
 use crate::run::succeed;
-use fixtures::{Boot, Cpu, Guests, Kernel};
+use fixtures::{Boot, Cpu, Finally, Guests, Kernel};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn agree(kernel: Kernel, cpu: Cpu, kaslr: bool) {
+fn boot(kernel: Kernel, cpu: Cpu) -> Boot {
     let boot = Boot::linux(kernel).expect("the kernel is there");
-    let boot = boot.cpu(cpu).cpus(2).guests(Guests::All).kaslr(kaslr);
+    boot.cpu(cpu).cpus(2).guests(Guests::All)
+}
+
+fn agree(boot: &Boot, line: &str) {
     let mut machine = boot.start().expect("QEMU starts");
-    machine
-        .wait_for("init: idle", LIMIT)
-        .expect("Linux gets there");
+    machine.wait_for(line, LIMIT).expect("Linux gets there");
     machine.stop().expect("QEMU stops it");
     let vmlinux = machine.kernel().vmlinux.clone();
     let images = ["--image", vmlinux.to_str().expect("a plain path")];
@@ -32,20 +33,69 @@ fn agree(kernel: Kernel, cpu: Cpu, kaslr: bool) {
 
 #[test]
 fn linux_6_1() {
-    agree(Kernel::Linux61, Cpu::CortexA72, true);
+    agree(&boot(Kernel::Linux61, Cpu::CortexA72), "init: idle");
 }
 
 #[test]
 fn linux_6_1_where_it_was_linked() {
-    agree(Kernel::Linux61, Cpu::Max, false);
+    agree(&boot(Kernel::Linux61, Cpu::Max).kaslr(false), "init: idle");
 }
 
 #[test]
 fn linux_7() {
-    agree(Kernel::Linux7, Cpu::Max, true);
+    agree(&boot(Kernel::Linux7, Cpu::Max), "init: idle");
 }
 
 #[test]
 fn linux_7_where_it_was_linked() {
-    agree(Kernel::Linux7, Cpu::CortexA72, false);
+    agree(
+        &boot(Kernel::Linux7, Cpu::CortexA72).kaslr(false),
+        "init: idle",
+    );
+}
+
+/// That CPU's VTTBR_EL2, HCR_EL2 and VBAR_EL2 are the guest's, where the interrupt of the stop does not take it out.
+#[test]
+fn a_cpu_in_a_guest() {
+    let boot = boot(Kernel::Linux7, Cpu::NeoverseN1).finally(Finally::SpinInGuest);
+    agree(&boot, "init: spins in a guest");
+}
+
+/// While Linux boots it touches most of its memory for the first time.
+#[test]
+fn el2_is_stopped_where_it_runs() {
+    let mut machine = boot(Kernel::Linux7, Cpu::Max).start().expect("QEMU starts");
+    let up = "hVHE mode initialized successfully";
+    machine.wait_for(up, LIMIT).expect("pKVM comes up");
+    machine.stop().expect("QEMU stops it");
+    let said = gdb(
+        &machine.kernel().vmlinux,
+        &[
+            &remote(machine.gdb()),
+            "hyp break handle_trap",
+            "continue",
+            "hyp symbols",
+            "bt 1",
+            "delete",
+            "hyp abort",
+            "hyp locks",
+            "disconnect",
+        ],
+        &[],
+    );
+    let mut rest = said.as_str();
+    for text in [
+        "Breakpoint 1 at 0x",
+        "hit Breakpoint 1, 0x",
+        "EL2's symbols of ",
+        "#0  handle_trap (",
+        "abort from a lower level: ",
+        "  IPA 0x",
+        "  host ",
+    ] {
+        let found = rest.split_once(text);
+        rest = found
+            .unwrap_or_else(|| panic!("{text:?} is missing in:\n{said}"))
+            .1;
+    }
 }
