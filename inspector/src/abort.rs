@@ -17,6 +17,7 @@ mod branch;
 mod calls;
 pub mod choice;
 pub mod difference;
+mod ending;
 mod follow;
 mod following;
 pub mod plan;
@@ -30,6 +31,7 @@ pub(crate) mod testing;
 
 use crate::addr::Span;
 use crate::arch::desc::Descriptor;
+use crate::arch::esr;
 use crate::arch::regime::Regime;
 use crate::arch::walk::Translation;
 use crate::model::{Entry, Owner, OwnerRange, State, Tickets};
@@ -405,6 +407,20 @@ pub struct Injected {
     pub far: Option<u64>,
     /// `ELR_EL1`.
     pub elr: Option<u64>,
+}
+
+impl Injected {
+    /// The syndrome in words. `S1PTW` is none of a stage-1 fault's (DDI 0487, ESR_EL1): Linux's pKVM sets it to tell the host
+    /// that the fault was at stage 2.
+    pub fn what(&self) -> Option<String> {
+        const S1PTW: u64 = 1 << 7;
+        let esr = self.esr?;
+        let is_marked = matches!(esr >> 26 & 0x3f, 0x20 | 0x21 | 0x24 | 0x25) && esr & S1PTW != 0;
+        Some(match is_marked {
+            true => format!("{}, marked as stage 2's", esr::describe(esr & !S1PTW)),
+            false => esr::describe(esr),
+        })
+    }
 }
 
 /// A conditional branch.

@@ -4,12 +4,12 @@ mod fill;
 
 use super::choice::{Choice, choose, region};
 use super::difference::{self, Own, Tables, Written};
+use super::ending;
 use super::plan::{Role, Stop};
 use super::steps::Steps;
 use super::trap::{self, HOST_STAGE2};
 use super::{
-    Cause, Changes, Comparison, Injected, LockStep, Outcome, Place, Road, Stage, Step, Story, Word,
-    calls,
+    Cause, Changes, Comparison, LockStep, Outcome, Place, Road, Stage, Step, Story, Word, calls,
 };
 use crate::addr::{Span, size_text};
 use crate::arch::desc::Shape;
@@ -18,8 +18,6 @@ use crate::arch::walk::{End, Translation, Walk};
 use crate::model::{HypervisorKind, RegimeCapture, System, Tickets};
 use crate::target::Registers;
 
-/// Offsets of a host's vectors for synchronous exceptions, from `VBAR_EL1`.
-const HOST_VECTORS: [u64; 4] = [0, 0x200, 0x400, 0x600];
 /// ESR_EL2.EC of an HVC from AArch64.
 const HVC: u64 = 0x16;
 
@@ -32,7 +30,7 @@ pub(super) struct Following {
     /// What is known so far.
     pub(super) story: Story,
     /// The machine at the entry.
-    before: System,
+    pub(super) before: System,
     /// The tables when this CPU held the lock first, and when it held it last.
     under_lock: Option<(Look, Look)>,
     /// The ticket that this CPU held the host's lock with.
@@ -46,7 +44,7 @@ pub(super) struct Following {
     /// Where functions on the way return to, and what they are.
     pub(super) returns: Vec<(u64, Stop)>,
     /// The function that maps is a stop, or no other CPU has executed anything since the lock was held.
-    sees_mapping: bool,
+    pub(super) sees_mapping: bool,
     /// Other CPUs have executed something since the lock was held.
     disturbed: bool,
     /// It was stepped to its end without that.
@@ -71,7 +69,7 @@ pub(super) fn kind(registers: &Registers) -> Option<Kind> {
 }
 
 /// The host's lock.
-fn host_lock(system: &System) -> Option<&crate::model::Lock> {
+pub(super) fn host_lock(system: &System) -> Option<&crate::model::Lock> {
     system.locks.iter().find(|lock| lock.name == "host")
 }
 
@@ -160,7 +158,7 @@ impl Following {
         });
     }
 
-    fn ipa(&self) -> Option<u64> {
+    pub(super) fn ipa(&self) -> Option<u64> {
         self.story.fault().and_then(|fault| fault.ipa)
     }
 
@@ -365,7 +363,9 @@ impl Following {
         };
         let lost = at.unwrap_or_else(|| self.story.host.clone());
         self.story.outcome = match (&end, self.story.after.clone()) {
-            (Seen::Panic, _) => Outcome::Panic { at: lost },
+            (Seen::Panic, _) => Outcome::Panic {
+                at: ending::panicked_at(registers).map_or(lost, |pc| place(after, pc)),
+            },
             (Seen::Returns | Seen::Host, Some(to)) => self.outcome(after, registers, to),
             _ => Outcome::Left { to: lost },
         };
@@ -418,63 +418,6 @@ impl Following {
             false => Comparison::EntryToEnd,
         };
     }
-
-    /// What it means that the CPU goes on there.
-    fn outcome(&self, after: &System, registers: &Registers, to: Place) -> Outcome {
-        let host = self.story.host.pc;
-        let is_call = self.story.fault().is_none();
-        if to.pc == host && !is_call {
-            return self.tried_again(after);
-        }
-        match self.story.from {
-            _ if to.pc == host => Outcome::Returned,
-            _ if !is_call && to.pc == host.wrapping_add(4) => Outcome::Emulated,
-            _ if HOST_VECTORS.contains(&(to.pc & 0x7ff)) => Outcome::Refused {
-                exception: injected(registers, to.pc),
-                branch: None,
-            },
-            _ => Outcome::Left { to },
-        }
-    }
-
-    /// The host tries the access once more.
-    fn tried_again(&self, after: &System) -> Outcome {
-        let gave_up = Outcome::GaveUp { branch: None };
-        let Some(ipa) = self.ipa() else {
-            return gave_up;
-        };
-        let own = self.story.writes.iter().find_map(|write| {
-            let new = write.new.as_ref()?;
-            let is_leaf = new.descriptor.attributes.is_some();
-            let leaf = Span::new(write.ia, write.size);
-            let is_it = write.regime == HOST_STAGE2 && is_leaf && leaf.contains(ipa);
-            is_it.then_some((leaf, write.level))
-        });
-        if let Some((leaf, level)) = own {
-            return Outcome::Mapped { leaf, level };
-        }
-        let end = |system: &System| {
-            let host = system
-                .regimes
-                .iter()
-                .find(|regime| regime.name == HOST_STAGE2);
-            host.map(|host| host.translate(ipa).end)
-        };
-        let tickets = |system| host_lock(system).and_then(|lock| lock.tickets);
-        let was_locked = tickets(&self.before).map(|t| t.next) != tickets(after).map(|t| t.next);
-        match end(after) {
-            Some(End::Mapped { size, .. }) => Outcome::AlreadyMapped {
-                leaf: Some(Span::new(ipa & !(size - 1), size)),
-                by: None,
-            },
-            // It came under the lock and mapped nothing, so it found a mapping, which is being changed again.
-            _ if was_locked && self.sees_mapping => Outcome::AlreadyMapped {
-                leaf: None,
-                by: None,
-            },
-            _ => gave_up,
-        }
-    }
 }
 
 /// Where a story's CPU was seen last.
@@ -507,17 +450,6 @@ fn found_text(translation: &Translation) -> String {
         End::Invalid { raw, .. } => format!("{raw:#x} at level {level}: not the host's"),
         End::OutOfRange { .. } => "beyond the tables".to_owned(),
         End::Reserved { problem } | End::Unreadable { problem } => problem.clone(),
-    }
-}
-
-/// What the host is made to take, with EL1's registers as they stand at the return.
-fn injected(registers: &Registers, to: u64) -> Injected {
-    let get = |name| registers.get(name);
-    Injected {
-        vector: Some(get("VBAR_EL1").map_or(to & 0x7ff, |vbar| to.wrapping_sub(vbar))),
-        esr: get("ESR_EL1"),
-        far: get("FAR_EL1"),
-        elr: get("ELR_EL1"),
     }
 }
 

@@ -270,6 +270,11 @@ fn what_is_at_an_address_is_told() {
         ram.choice,
         Some(choose(host, RAM + 0x120_0000, 2, Span::new(RAM, 64 << 20)))
     );
+    // Whose part: one of the host's tables.
+    let Memory::Taken { section, .. } = at(0x4031_0010).memory else {
+        panic!("it is hyp's");
+    };
+    assert_eq!(section.as_deref(), Some("tables of host-s2"));
     assert!(
         matches!(at(0x0900_0000).memory, Memory::Mmio { gap, owner: None } if gap == Span::new(0, RAM))
     );
@@ -287,4 +292,35 @@ fn what_is_at_an_address_is_told() {
         (unknown.ipa, unknown.memory, unknown.walk),
         (None, Memory::Unknown, None)
     );
+}
+
+#[test]
+fn what_is_injected_is_told_with_the_mark_of_linux() {
+    let what = |esr| {
+        let injected = Injected {
+            vector: None,
+            esr,
+            far: None,
+            elr: None,
+        };
+        injected.what()
+    };
+    // From EL1 and from EL0, as 7.x has them; an external abort, as hyp has it.
+    for (esr, text) in [
+        (
+            0x97c0_8087,
+            "data abort from this level: translation fault, level 3, read, marked as stage 2's",
+        ),
+        (
+            0x9200_0087,
+            "data abort from a lower level: translation fault, level 3, read, marked as stage 2's",
+        ),
+        (
+            0x9600_0010,
+            "data abort from this level: external abort, read",
+        ),
+    ] {
+        assert_eq!(what(Some(esr)).as_deref(), Some(text));
+    }
+    assert_eq!(what(None), None);
 }

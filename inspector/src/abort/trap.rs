@@ -5,7 +5,7 @@ use super::{Fault, Memory, Walk};
 use crate::addr::Span;
 use crate::arch::esr;
 use crate::arch::walk::End;
-use crate::model::{Entry, EntryKind, Owner, OwnerRange, System};
+use crate::model::{Entry, EntryKind, Owner, OwnerRange, RegimeCapture, System};
 use crate::target::Registers;
 
 /// The regime whose holes host aborts are about.
@@ -71,16 +71,34 @@ fn ram(system: &System, ipa: u64, region: Span, entry: Option<&Entry>) -> Memory
     let Some(owner) = entry.and_then(annotated) else {
         return Memory::Ram { region };
     };
-    let mut sections = system.sections.iter();
     let section = match owner {
-        Owner::Hyp => sections.find(|section| section.pa.contains(ipa)),
+        Owner::Hyp => section(system, ipa),
         _ => None,
     };
     Memory::Taken {
         region,
         owner,
-        section: section.map(|section| section.name.clone()),
+        section,
     }
+}
+
+/// The part of the hypervisor's own memory, as closely as it is known: a table, a section, a pool.
+fn section(system: &System, pa: u64) -> Option<String> {
+    let covers = |regime: &&RegimeCapture| {
+        let size = regime.regime.granule.bytes();
+        let mut tables = regime.tables.iter();
+        tables.any(|table| Span::new(table.pa, size).contains(pa))
+    };
+    let table = system.regimes.iter().find(covers);
+    let table = table.map(|regime| format!("tables of {}", regime.name));
+    let sections = system.sections.iter();
+    let mut parts = sections.map(|section| (&section.name, section.pa));
+    let pools = system.pools.iter();
+    let mut pools = pools.map(|pool| (&pool.name, pool.pages));
+    let part = parts
+        .find(|(_, pages)| pages.contains(pa))
+        .or_else(|| pools.find(|(_, pages)| pages.contains(pa)));
+    table.or_else(|| part.map(|(name, _)| name.clone()))
 }
 
 /// The state of one page on all sides.

@@ -85,8 +85,8 @@ pub fn outcome_text(story: &Story) -> String {
 }
 
 fn injected_text(exception: &Injected) -> String {
-    let mut text = match exception.esr {
-        Some(esr) => format!("the host takes: {}", esr::describe(esr)),
+    let mut text = match exception.what() {
+        Some(what) => format!("the host takes: {what}"),
         None => "the host takes an exception".to_owned(),
     };
     if let Some(vector) = exception.vector {

@@ -2,11 +2,11 @@
 //! here, by other means and by other code.
 
 #[path = "../support/client.rs"]
-#[expect(dead_code, reason = "shared with tests that ask for more")]
 mod client;
 mod qemu_hyp;
 mod qemu_leaving;
 mod qemu_linux;
+mod qemu_linux_touches;
 mod qemu_orders;
 mod qemu_round_trips;
 #[path = "../support/run.rs"]

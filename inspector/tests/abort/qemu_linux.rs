@@ -11,11 +11,11 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const RAM: u64 = 0x4000_0000;
+pub(crate) const RAM: u64 = 0x4000_0000;
 /// Much more than a boot takes.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-fn arguments<'a>(machine: &'a Machine, rest: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn arguments<'a>(machine: &'a Machine, rest: &[&'a str]) -> Vec<&'a str> {
     let vmlinux = machine.kernel().vmlinux.to_str().expect("a plain path");
     let mut line = vec![rest[0], machine.gdb(), "--image", vmlinux, "--json"];
     line.extend(&rest[1..]);
@@ -23,7 +23,7 @@ fn arguments<'a>(machine: &'a Machine, rest: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A word of a machine's memory, which is a file.
-fn word(ram: &File, at: u64) -> u64 {
+pub(crate) fn word(ram: &File, at: u64) -> u64 {
     let mut bytes = [0; 8];
     ram.read_exact_at(&mut bytes, at - RAM).expect("it is RAM");
     u64::from_le_bytes(bytes)

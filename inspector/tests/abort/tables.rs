@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) type Read<'a> = dyn FnMut(u64) -> u64 + 'a;
 
 /// The address in bits 47:12.
-const ADDRESS: u64 = 0xffff_ffff_f000;
+pub(crate) const ADDRESS: u64 = 0xffff_ffff_f000;
 
 /// The number in `"0x…"`.
 pub(crate) fn number(value: &Value) -> u64 {

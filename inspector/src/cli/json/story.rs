@@ -247,7 +247,7 @@ fn outcome(outcome: &Outcome) -> Value {
         }
         Outcome::Refused { exception, branch } => json!({
             "vector": hex_or_null(exception.vector),
-            "what": exception.esr.map(esr::describe),
+            "what": exception.what(),
             "esr": hex_or_null(exception.esr),
             "far": hex_or_null(exception.far),
             "elr": hex_or_null(exception.elr),

@@ -76,7 +76,7 @@ fn a_refusal_says_what_the_host_takes_and_whose_memory_it_was() {
     has(
         &text(&refused()),
         &[
-            "IPA  0x40310010  memory of hyp: its pools",
+            "IPA  0x40310010  memory of hyp: its tables of host-s2",
             "3  0x40313880  0x4  [272]  invalid  no-page of hyp",
             "page  0x40310000  owner hyp: host no-page, hyp owned",
             "refused  0x4040200c40  `cbz x8, 0x4040200c60` at get_leaf+0x40, not taken (host_stage2_idmap, mem_protect.rs:197)",
