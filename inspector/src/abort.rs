@@ -23,8 +23,10 @@ mod following;
 pub mod plan;
 mod steps;
 pub mod trap;
+mod wanted;
 
-pub use follow::{FollowError, Follower, Wanted};
+pub use follow::{FollowError, Follower};
+pub use wanted::{Until, Wanted};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -86,6 +86,21 @@ pub fn parse_u64(text: &str) -> Option<u64> {
         .flatten()
 }
 
+/// Reads a range as people write it: `A..B`, of which B is not part.
+///
+/// # Errors
+/// It is none; the sentence says what one looks like.
+pub fn parse_range(text: &str) -> Result<Span, String> {
+    let parse = || {
+        let (start, end) = text.split_once("..")?;
+        let (start, end) = (parse_u64(start)?, parse_u64(end)?);
+        Some(Span::new(start, end.checked_sub(start)?))
+    };
+    parse().ok_or_else(|| {
+        "expected A..B with A not above B, such as 0x40000000..0x40200000".to_owned()
+    })
+}
+
 /// Addresses in JSON: lower-case `"0x…"` strings without leading zeros.
 /// For fields: `#[serde(with = "crate::addr::hex")]`.
 pub mod hex {

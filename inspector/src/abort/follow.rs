@@ -5,7 +5,7 @@ use super::boot::Boot;
 use super::branch::{Puzzle, is_e2h};
 use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
-use super::{Missing, Outcome, Place, Road, Story};
+use super::{Missing, Outcome, Place, Road, Story, Wanted};
 use crate::addr::Span;
 use crate::arch::esr;
 use crate::hypervisor;
@@ -20,19 +20,6 @@ const REMEMBERED: usize = 64;
 
 /// The registers that tell whether a CPU stands at an entry for something that is to be followed.
 const AT_ENTRY: [&str; 4] = ["pc", "ESR_EL2", "FAR_EL2", "HPFAR_EL2"];
-
-/// Which traps are followed.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Wanted {
-    /// Only those of this CPU.
-    pub cpu: Option<usize>,
-    /// Only aborts at these intermediate physical addresses.
-    pub ipa: Option<Span>,
-    /// Hypercalls whose name has this in it, in place of aborts.
-    pub call: Option<String>,
-    /// Step the CPU from the entry on.
-    pub steps: bool,
-}
 
 /// Why nothing can be followed.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +74,7 @@ pub struct Follower {
     pub(super) plan: Plan,
     /// Which boot the breakpoints are of.
     boot: Boot,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// Whoever uses it steps and runs CPUs that are followed.
     pub(super) by_hand: bool,
     /// It was looked where CPUs stand, since they ran.
@@ -361,15 +348,14 @@ impl Follower {
         let is_set = |stop: &Stop| self.on_the_way.contains(&Breakpoint::Code(stop.place.pc));
         let sees_mapping = mapping.is_some_and(is_set);
         let host = host_registers(target, &before, frame, registers)?;
-        if let Some(following) = Following::begin(before, cpu, &host, road, sees_mapping, frame)
+        if let Some(mut following) = Following::begin(before, cpu, &host, road, sees_mapping, frame)
             && self.is_called(&following.story)
         {
-            let puzzles = self.is_puzzling(&host, following.story.fault());
+            following.puzzling = self.is_puzzling(&host, following.story.fault());
             self.following.insert(cpu, following);
             // The entry may be a function on the way as well.
             self.pass(target, cpu, registers)?;
-            let steps = self.wanted.steps || !self.sees_ends() || puzzles;
-            if steps && !self.by_hand {
+            if self.is_stepped(cpu) && !self.by_hand {
                 let story = self.step_through(target, images, cpu)?;
                 return Ok(lost.or(story));
             }

@@ -49,6 +49,8 @@ pub(super) struct Following {
     disturbed: bool,
     /// It was stepped to its end without that.
     steady: bool,
+    /// It gave up before, and nobody knows why yet.
+    pub(super) puzzling: bool,
     /// Where EL2 has the host's general registers, where they are not in the CPU's at the entry and at the end.
     pub(super) frame: Option<u64>,
 }
@@ -137,6 +139,7 @@ impl Following {
             sees_mapping,
             disturbed: false,
             steady: false,
+            puzzling: false,
             frame,
         };
         let text = format!("takes the exception: {}", esr::class(syndrome));

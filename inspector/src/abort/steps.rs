@@ -63,7 +63,7 @@ impl Follower {
         images: &mut Images,
         cpu: usize,
     ) -> Result<Vec<Story>, FollowError> {
-        let story = match self.following.contains_key(&cpu) && !self.sees_ends() {
+        let story = match self.is_stepped(cpu) {
             true => self.step_on(target, images, cpu)?,
             false => {
                 run(target)?.step(cpu)?;
@@ -76,13 +76,17 @@ impl Follower {
         Ok(finished)
     }
 
-    /// Whether there are breakpoints where traps end; otherwise a CPU has to be stepped to the end of its trap.
-    pub fn sees_ends(&self) -> bool {
-        !self.plan.exits.is_empty()
+    /// Whether a CPU is stepped to the end of the trap that it is in: because this is wanted, there are no breakpoints
+    /// where traps end, or this abort gave up before, and the branch that decides it is not known yet.
+    pub fn is_stepped(&self, cpu: usize) -> bool {
+        let following = self.following.get(&cpu);
+        following.is_some_and(|following| {
+            self.wanted.steps || self.plan.exits.is_empty() || following.puzzling
+        })
     }
 
-    /// Leaves it to whoever uses this to step CPUs, or not to. When it is no longer left to them, traps whose end would
-    /// not be seen are stepped to it.
+    /// Leaves it to whoever uses this to step CPUs, or not to. When it is no longer left to them, traps that are
+    /// stepped are stepped to their end.
     ///
     /// # Errors
     /// The link failed.
@@ -94,8 +98,9 @@ impl Follower {
     ) -> Result<Vec<Story>, FollowError> {
         self.by_hand = by_hand;
         let mut finished = Vec::new();
-        if !by_hand && !self.sees_ends() {
-            let cpus: Vec<_> = self.following.keys().copied().collect();
+        if !by_hand {
+            let cpus = self.following.keys().copied();
+            let cpus: Vec<_> = cpus.filter(|cpu| self.is_stepped(*cpu)).collect();
             for cpu in cpus {
                 finished.extend(self.step_through(target, images, cpu)?);
             }

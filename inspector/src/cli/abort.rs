@@ -37,7 +37,7 @@ pub(super) fn run(opener: &Opener, abort: &Abort, format: Format) -> anyhow::Res
     drop(session);
     if format != Format::Text {
         let complete = result.is_ok() && stories.iter().all(|story| story.problems.is_empty());
-        let name = if abort.wanted().call.is_some() {
+        let name = if abort.wanted.call.is_some() {
             "calls"
         } else {
             "aborts"
@@ -77,7 +77,7 @@ fn follow(
         );
         while !session.wait_for_el2(MOMENT)? {}
     }
-    let mut follower = session.follow(abort.wanted())?;
+    let mut follower = session.follow(abort.wanted.clone())?;
     let mut told = 0;
     loop {
         let stories = session.stories(&mut follower, LOOK)?;
@@ -86,7 +86,7 @@ fn follow(
         }
         for story in stories {
             let is_last = match abort.until {
-                Some(until) => story.outcome.name() == until.outcome(),
+                Some(until) => until.is_met(&story),
                 None => told + 1 >= abort.count,
             };
             tell(story)?;

@@ -1,7 +1,7 @@
 //! The grammar of the command line.
 
-use crate::abort::Wanted;
-use crate::addr::{Span, parse_u64};
+use crate::abort::{Until, Wanted};
+use crate::addr::{Span, parse_range, parse_u64};
 use crate::model::{EntryKind, JointOwner, Owner, State};
 use crate::session::Opener;
 use crate::tui;
@@ -177,10 +177,10 @@ pub(super) struct List {
     #[arg(long)]
     pub(super) no_merge: bool,
     /// Only entries that cover input addresses in this range (B is not part of it)
-    #[arg(long, value_name = "A..B", value_parser = range)]
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub(super) range: Option<Span>,
     /// Only entries of physical addresses in this range
-    #[arg(long, value_name = "A..B", value_parser = range)]
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub(super) pa: Option<Span>,
     /// Only entries of this owner
     #[arg(long)]
@@ -198,7 +198,7 @@ pub(super) struct Owners {
     #[command(flatten)]
     pub(super) target: OptionalTarget,
     /// Only pages in this range (B is not part of it)
-    #[arg(long, value_name = "A..B", value_parser = range)]
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub(super) pa: Option<Span>,
     /// Only pages of this owner
     #[arg(long)]
@@ -244,31 +244,11 @@ pub(super) struct Abort {
     /// How many to follow
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: u64,
-    /// Only aborts at intermediate physical addresses in this range (B is not part of it)
-    ///
-    /// Addresses of bytes, decimal or 0x…, such as 0x40200000..0x40400000.
-    #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "call")]
-    ipa: Option<Span>,
-    /// Only those of this CPU
-    ///
-    /// CPUs are numbered from 0, as `cpus` shows them.
-    #[arg(long, value_name = "N")]
-    cpu: Option<usize>,
+    #[command(flatten)]
+    pub(super) wanted: Wanted,
     /// Go on until one ends like this; those before it are told, too
     #[arg(long, value_enum, conflicts_with = "count")]
     pub(super) until: Option<Until>,
-    /// Follow hypercalls whose name has this in it, in place of aborts
-    ///
-    /// Names are the hypervisor's, such as __pkvm_host_share_hyp: share, unshare, donate, vcpu_run. Both sides' states of the
-    /// pages are told before and after.
-    #[arg(long, value_name = "NAME")]
-    call: Option<String>,
-    /// Step instruction by instruction, and count them
-    ///
-    /// The other CPUs stand meanwhile, unless one holds a lock that this one waits for. Without it, CPUs are stopped at
-    /// functions only.
-    #[arg(long)]
-    steps: bool,
 }
 
 const ABORT_EXAMPLES: &str = "\
@@ -280,52 +260,6 @@ Examples:
   inspector abort :1234 --image vmlinux --call share --format jsonl
 
 The machine is left as it was found, running or not, without a breakpoint; also after Ctrl-C.";
-
-/// How an abort may end.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
-pub(super) enum Until {
-    /// The host has got what it touched
-    Mapped,
-    /// The host got an exception
-    Refused,
-    /// The hypervisor panicked
-    Panic,
-    /// Another CPU had mapped it
-    AlreadyMapped,
-    /// The hypervisor did what the instruction was to do
-    Emulated,
-    /// Nothing came of it: the host will fault again
-    GaveUp,
-    /// The CPU went into a guest, or never came back
-    Left,
-}
-
-impl Until {
-    /// The outcome's name in documents.
-    pub(super) fn outcome(self) -> &'static str {
-        match self {
-            Self::Mapped => "mapped",
-            Self::Refused => "refused",
-            Self::AlreadyMapped => "already-mapped",
-            Self::Emulated => "emulated",
-            Self::GaveUp => "gave-up",
-            Self::Left => "left",
-            Self::Panic => "panic",
-        }
-    }
-}
-
-impl Abort {
-    /// What is to be followed.
-    pub(super) fn wanted(&self) -> Wanted {
-        Wanted {
-            cpu: self.cpu,
-            ipa: self.ipa,
-            call: self.call.clone(),
-            steps: self.steps,
-        }
-    }
-}
 
 impl Arguments {
     /// What to do.
@@ -355,17 +289,6 @@ impl Arguments {
 
 fn number(text: &str) -> Result<u64, String> {
     parse_u64(text).ok_or_else(|| "expected a number, decimal or 0x…".to_owned())
-}
-
-fn range(text: &str) -> Result<Span, String> {
-    let parse = || {
-        let (start, end) = text.split_once("..")?;
-        let (start, end) = (parse_u64(start)?, parse_u64(end)?);
-        Some(Span::new(start, end.checked_sub(start)?))
-    };
-    parse().ok_or_else(|| {
-        "expected A..B with A not above B, such as 0x40000000..0x40200000".to_owned()
-    })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -84,7 +84,9 @@ pub enum Action {
     NextStage,
     /// Run to the end of this abort.
     EndAbort,
-    /// Let aborts pass unseen again.
+    /// Choose which traps are followed.
+    Wanted,
+    /// Let traps pass unseen again.
     Disarm,
     /// Write the aborts that are shown to a file.
     Export,
@@ -259,9 +261,10 @@ const SORTED: &[P] = &[P::Runs, P::Owners];
 #[rustfmt::skip]
 pub const KEYMAP: &[Binding] = &[
     bind(&[key('a')], A::NextAbort, &[P::Abort], G::Machine, "abort", "run to the next host abort; from then on all are followed"),
-    bind(&[key('A')], A::NextRefused, &[P::Abort], G::Machine, "", "run to the end of the next one that is refused"),
+    bind(&[key('A')], A::NextRefused, &[P::Abort], G::Machine, "refused", "run to the end of the next one that is refused, or ends as F says"),
     bind(&[key('n')], A::NextStage, &[P::Abort], G::Machine, "stage", "run to the next step of the abort that this CPU is in"),
     bind(&[key('e')], A::EndAbort, &[P::Abort], G::Machine, "end", "run to the end of the abort that this CPU is in"),
+    bind(&[key('F')], A::Wanted, &[P::Abort], G::Machine, "which", "follow which: --ipa A..B, --cpu N, --call NAME (hypercalls), --until OUTCOME, --steps"),
     bind(&[key('D')], A::Disarm, &[P::Abort], G::Machine, "", "disarm: let aborts pass unseen again"),
     bind(&[key('E')], A::Export, &[P::Abort], G::Machine, "", "write the aborts of the history to a file, as inspector abort --json does"),
     bind(&[key('s')], A::Step, &[P::Abort], G::Machine, "step", "one instruction of the CPU that is shown, the others standing"),

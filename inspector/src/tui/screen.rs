@@ -316,6 +316,7 @@ fn draw_status(state: &State, layout: Layout, buf: &mut Buffer) -> Option<Positi
             PromptKind::Export => "save these aborts as JSON to: ",
             PromptKind::Break => "break at (0x…, symbol): ",
             PromptKind::Until => "run until: ",
+            PromptKind::Wanted => "follow only (empty: every abort): ",
         };
         draw_matches(state, layout.body, buf);
         return typed(buf, label, &prompt.input, true);

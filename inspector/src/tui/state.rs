@@ -6,9 +6,11 @@ mod machine;
 mod mouse;
 mod places;
 mod until;
+mod wanted;
 
 pub use goto::{Prompt, PromptKind};
 pub use places::Place;
+pub use wanted::Followed;
 
 use super::capture::Capture;
 use super::keymap::{self, Action};
@@ -132,6 +134,8 @@ pub struct State {
     pub run: Option<RunState>,
     /// What the worker is busy with.
     pub working: Option<&'static str>,
+    /// What was asked for while it was, to be done when the machine stands.
+    pub next: Option<Action>,
     /// Index in [`RATES`].
     pub rate: usize,
     /// The mouse is ours.
@@ -185,6 +189,7 @@ impl State {
             live: false,
             run: None,
             working: None,
+            next: None,
             rate: 2,
             mouse,
             prompt: None,
@@ -388,6 +393,7 @@ impl State {
             | Action::NextRefused
             | Action::NextStage
             | Action::EndAbort
+            | Action::Wanted
             | Action::Disarm
             | Action::Step
             | Action::StepOver
@@ -447,7 +453,7 @@ impl State {
             }
             Report::Run(state) => {
                 self.working = None;
-                self.ran(state);
+                self.ran(state, effects);
             }
             Report::Told(story) => self.abort.history.push(story, self.now),
             Report::Following { armed, stories } => {
@@ -461,11 +467,11 @@ impl State {
                 self.say(format!("saved {}", path.display()));
             }
             Report::Failed(text) => {
-                self.working = None;
+                (self.working, self.next) = (None, None);
                 self.complain(text);
             }
             Report::Lost(reason) => {
-                self.working = None;
+                (self.working, self.next) = (None, None);
                 self.run = None;
                 let since = match self.link {
                     Link::Lost { since, .. } => since,

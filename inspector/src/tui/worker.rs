@@ -9,8 +9,7 @@ pub use run::{Until, Watch, Written};
 
 use super::capture::Capture;
 use super::{code, source};
-use crate::abort::Follower;
-use crate::abort::Story;
+use crate::abort::{Follower, Story, Wanted};
 use crate::image::Images;
 use crate::model::System;
 use crate::session::Session;
@@ -101,7 +100,9 @@ pub enum Command {
     Until(Watch),
     /// Let the machine run up to a point of a host abort. From then on aborts are followed.
     Follow(Point),
-    /// Let aborts pass unseen again.
+    /// Follow only these traps.
+    Want(Wanted),
+    /// Let traps pass unseen again.
     Disarm,
     /// Set a breakpoint at an address of code.
     Break(u64),
@@ -156,6 +157,8 @@ pub enum Report {
     Gone,
 }
 
+/// What the worker is busy with when it captures.
+pub const CAPTURING: &str = "capturing";
 /// How often a lost link is tried.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a running machine is asked whether it stopped by itself.
@@ -183,6 +186,7 @@ pub fn spawn(
         running: false,
         goal: None,
         follower: None,
+        wanted: Wanted::default(),
         last_abort: None,
         breakpoints: Vec::new(),
         every: None,
@@ -207,6 +211,8 @@ struct Worker {
     goal: Option<Goal>,
     /// What follows aborts.
     follower: Option<Follower>,
+    /// Which traps it follows.
+    wanted: Wanted,
     /// The last abort that was followed to its end.
     last_abort: Option<Arc<Story>>,
     /// The user's.
@@ -295,6 +301,7 @@ impl Worker {
             Command::Capture
             | Command::Save(_)
             | Command::Disarm
+            | Command::Want(_)
             | Command::Break(_)
             | Command::Unbreak(_)
                 if self.goal.is_some() =>
@@ -315,6 +322,7 @@ impl Worker {
                 return self.capture(report);
             }
             Command::Follow(point) => self.follow(point, report)?,
+            Command::Want(wanted) => self.want(wanted, report)?,
             Command::Disarm => self.disarm(report)?,
             Command::Step(cpu) => self.step(cpu, report)?,
             Command::StepOver(cpu) => self.step_over(cpu, report)?,
@@ -372,7 +380,7 @@ impl Worker {
     }
 
     fn capture(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
-        report(Report::Working("capturing"));
+        report(Report::Working(CAPTURING));
         let start = Instant::now();
         let (system, code, state) = self.standing(report, |machine| {
             let system = machine.capture()?;
@@ -421,6 +429,9 @@ impl Worker {
         }
         match self.wait()? {
             Some(RunState::Running) => {
+                if let Some(Goal::Ready(point)) = self.goal {
+                    return self.look_for_host(point, report);
+                }
                 let due = self.goal.is_none() && Instant::now() >= self.due;
                 if let Some(every) = self.every.filter(|_| due) {
                     self.capture(report)?;

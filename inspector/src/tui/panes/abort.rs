@@ -14,6 +14,7 @@ use crate::tui::grid;
 use crate::tui::keymap::{self, Action};
 use crate::tui::list::List;
 use crate::tui::panel::Panel;
+use crate::tui::state::Followed;
 use crate::tui::theme::Theme;
 use crate::tui::worker::Written;
 use crate::view::{self, Cell, Role};
@@ -68,6 +69,8 @@ pub struct Abort {
     pub history: History,
     /// Aborts are followed from their entry on.
     pub armed: bool,
+    /// Which of them.
+    pub followed: Followed,
     /// Those that are not at their end.
     pub under_way: Vec<Arc<Story>>,
     /// Addresses of the user's breakpoints.

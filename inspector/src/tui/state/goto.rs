@@ -24,6 +24,8 @@ pub enum PromptKind {
     Break,
     /// What to run up to.
     Until,
+    /// Which traps are followed.
+    Wanted,
 }
 
 /// A question with the answer so far.
@@ -59,6 +61,7 @@ impl State {
     pub(super) fn ask(&mut self, kind: PromptKind) {
         let text = match kind {
             PromptKind::Goto | PromptKind::Break | PromptKind::Until => String::new(),
+            PromptKind::Wanted => self.abort.followed.to_string(),
             PromptKind::Save => snapshot_name(self.capture.as_deref()).display().to_string(),
             PromptKind::Export => "aborts.json".to_owned(),
         };
@@ -71,7 +74,7 @@ impl State {
         let names = match kind {
             PromptKind::Goto | PromptKind::Break => symbols(),
             PromptKind::Until => in_lines(self.watches().iter().map(|(name, _)| name.as_str())),
-            PromptKind::Save | PromptKind::Export => String::new(),
+            PromptKind::Save | PromptKind::Export | PromptKind::Wanted => String::new(),
         };
         self.prompt = Some(Prompt {
             kind,
@@ -80,9 +83,7 @@ impl State {
             chosen: None,
             names,
         });
-        if kind == PromptKind::Until {
-            self.offer();
-        }
+        self.offer();
     }
 
     pub(super) fn prompt_key(&mut self, key: &KeyEvent, effects: &mut Vec<Effect>) {
@@ -100,6 +101,8 @@ impl State {
                     self.answer(&prompt, effects);
                 }
             }
+            // What is listed there is no answer.
+            KeyCode::Down | KeyCode::Up | KeyCode::Tab if prompt.kind == PromptKind::Wanted => {}
             KeyCode::Down => prompt.chosen = Some(prompt.chosen.map_or(0, |at| (at + 1).min(last))),
             KeyCode::Up => prompt.chosen = prompt.chosen.and_then(|at| at.checked_sub(1)),
             KeyCode::Tab => {
@@ -130,6 +133,10 @@ impl State {
             PromptKind::Goto | PromptKind::Break => !text.is_empty() && !text.starts_with("0x"),
             PromptKind::Until => true,
             PromptKind::Save | PromptKind::Export => false,
+            PromptKind::Wanted => {
+                prompt.matches = super::wanted::help();
+                return;
+            }
         };
         if offers {
             prompt.matches = matches(&prompt.names, text);
@@ -145,6 +152,7 @@ impl State {
         let chosen = chosen.map(String::as_str);
         match prompt.kind {
             PromptKind::Until => self.run_until(chosen.unwrap_or(text), effects),
+            PromptKind::Wanted => self.follow_which(text, effects),
             _ if text.is_empty() => {}
             PromptKind::Save => effects.push(Effect::Worker(Command::Save(PathBuf::from(text)))),
             PromptKind::Export => {

@@ -2,8 +2,8 @@
 
 use super::{Effect, Link, PromptKind, RATES, State, seconds};
 use crate::target::RunState;
-use crate::tui::keymap::Action;
-use crate::tui::worker::{Command, Point, Written};
+use crate::tui::keymap::{self, Action};
+use crate::tui::worker::{CAPTURING, Command, Point, Written};
 
 impl State {
     /// Keys about the machine.
@@ -36,7 +36,10 @@ impl State {
             Action::Capture => tell(Command::Capture),
             _ if !self.live => self.complain("this target is a file: it does not run"),
             Action::Continue => tell(Command::Continue),
-            _ => tell(Command::Interrupt),
+            _ => {
+                tell(Command::Interrupt);
+                self.next = None;
+            }
         }
     }
 
@@ -49,29 +52,54 @@ impl State {
             }
             _ if !self.live => return self.complain("this target is a file: it does not run"),
             Action::Break => return self.ask(PromptKind::Break),
+            Action::Wanted => return self.ask(PromptKind::Wanted),
             Action::Disarm => Command::Disarm,
             Action::Unbreak => match self.abort.breakpoint() {
                 Some(pc) => Command::Unbreak(pc),
                 None => return self.complain("there is no breakpoint to delete"),
             },
+            _ if self.is_under_way() => return self.ask_later(action),
+            Action::NextAbort => Command::Follow(Point::Entry),
+            Action::NextRefused => Command::Follow(Point::Outcome(self.abort.followed.until())),
             _ if self.run == Some(RunState::Running) => {
                 return self.complain("the machine runs; i stops it");
             }
-            // Keys that repeat faster than the machine steps do not pile up.
-            _ if self.working.is_some() => return,
             Action::Until => return self.ask(PromptKind::Until),
-            Action::NextAbort => Command::Follow(Point::Entry),
-            Action::NextRefused => Command::Follow(Point::Refused),
             Action::NextStage => Command::Follow(Point::Stage(cpu)),
             Action::EndAbort => Command::Follow(Point::End(cpu)),
             Action::StepOver => Command::StepOver(cpu),
             _ => Command::Step(cpu),
         };
+        self.run_up(command, effects);
+    }
+
+    /// Tells the worker to run the machine; from now on that is under way.
+    pub(super) fn run_up(&mut self, command: Command, effects: &mut Vec<Effect>) {
+        self.working = Some(match command {
+            Command::Step(_) => "stepping",
+            _ => "running",
+        });
         effects.push(Effect::Worker(command));
     }
 
+    /// Whether something is under way that ends with the machine standing.
+    pub(super) fn is_under_way(&self) -> bool {
+        let runs = self.run == Some(RunState::Running);
+        self.working.is_some_and(|what| !runs || what != CAPTURING)
+    }
+
+    /// Keys that repeat faster than the machine steps do not pile up: one is remembered.
+    fn ask_later(&mut self, action: Action) {
+        self.next = Some(action);
+        let key = keymap::label(action).unwrap_or_default();
+        let doing = self.working.unwrap_or_default();
+        self.say(format!(
+            "{doing}: {key} comes next, when the machine stands; i stops it"
+        ));
+    }
+
     /// The machine runs, or stands.
-    pub(super) fn ran(&mut self, run: RunState) {
+    pub(super) fn ran(&mut self, run: RunState, effects: &mut Vec<Effect>) {
         match run {
             RunState::Running => self.abort.written = None,
             // What stopped the machine is worth looking at.
@@ -80,7 +108,12 @@ impl State {
             }
             _ => {}
         }
+        let stands = run != RunState::Running;
         self.run = Some(run);
+        if let Some(action) = self.next.take_if(|_| stands) {
+            self.message = None;
+            self.run_control(action, effects);
+        }
     }
 
     /// What was watched was written.

@@ -70,7 +70,7 @@ impl State {
     pub(super) fn run_until(&mut self, words: &str, effects: &mut Vec<Effect>) {
         let watches = self.watches();
         match watches.into_iter().find(|(name, _)| name == words) {
-            Some((_, watch)) => effects.push(Effect::Worker(Command::Until(watch))),
+            Some((_, watch)) => self.run_up(Command::Until(watch), effects),
             None => self.complain(format!("`{words}` cannot be waited for")),
         }
     }

@@ -1,7 +1,7 @@
 //! The pane of aborts, and running up to something.
 
 use super::*;
-use crate::abort::{Story, testing as stories};
+use crate::abort::{self, Story, Wanted, testing as stories};
 use crate::addr::Span;
 use crate::image::Source;
 use crate::model::PageRecords;
@@ -9,6 +9,7 @@ use crate::tui::panes::PaneId;
 use crate::tui::panes::abort::View;
 use crate::tui::source::Listing;
 use crate::tui::state::Effect;
+use crate::tui::testing::stopped;
 use crate::tui::worker::{Command, Point, Until, Watch, Written};
 
 /// The pane on CPU 1, which is in an abort.
@@ -16,6 +17,11 @@ fn abort_state(width: u16, height: u16) -> State {
     let mut state = later_state(width, height);
     press(&mut state, "9l");
     state
+}
+
+fn stands(state: &mut State) -> Update {
+    let at = Duration::from_secs(6);
+    state.update(at, Event::Worker(Report::Run(stopped())))
 }
 
 fn commands(update: Update) -> Vec<Command> {
@@ -65,6 +71,11 @@ fn keys_run_the_cpu_that_is_shown() {
         ("s", Command::Step(1)),
         ("ls", Command::Step(2)),
         ("o", Command::StepOver(2)),
+    ] {
+        assert_eq!(commands(press(&mut state, keys)), [command], "{keys}");
+        stands(&mut state);
+    }
+    for (keys, command) in [
         ("b0x40402000c0\n", Command::Break(0x40_4020_00c0)),
         ("bget_\x1bbhost_share_hyp\n", Command::Break(0x40_4020_0300)),
     ] {
@@ -87,11 +98,27 @@ fn keys_run_the_cpu_that_is_shown() {
 }
 
 #[test]
-fn keys_do_not_pile_up_and_wait_for_the_machine_to_stand() {
+fn one_key_waits_for_the_machine_to_stand() {
     let mut state = abort_state(100, 40);
-    send(&mut state, 6, Event::Worker(Report::Working("stepping")));
-    assert_eq!(commands(press(&mut state, "s")), []);
+    assert_eq!(commands(press(&mut state, "s")), [Command::Step(1)]);
+    for keys in ["s", "n", "ss"] {
+        assert_eq!(commands(press(&mut state, keys)), []);
+        let screen = screen_text(&state);
+        assert!(screen.contains("stepping: "), "{screen}");
+        assert!(screen.contains("comes next"), "{screen}");
+    }
+    assert_eq!(commands(stands(&mut state)), [Command::Step(1)]);
+    assert_eq!(commands(stands(&mut state)), []);
+    // What is run up to something, too; but it may never come.
+    assert_eq!(
+        commands(press(&mut state, "a")),
+        [Command::Follow(Point::Entry)]
+    );
+    send(&mut state, 6, running());
+    send(&mut state, 6, Event::Worker(Report::Working("following")));
+    assert_eq!(commands(press(&mut state, "n")), []);
     assert_eq!(commands(press(&mut state, "i")), [Command::Interrupt]);
+    assert_eq!(commands(stands(&mut state)), []);
     send(&mut state, 6, running());
     for keys in ["s", "o", "u"] {
         assert_eq!(commands(press(&mut state, keys)), []);
@@ -128,6 +155,7 @@ fn what_can_be_waited_for_is_offered() {
     };
     send(&mut state, 8, Event::Worker(Report::Written(written)));
     insta::assert_snapshot!("abort_written", screen_text(&state));
+    stands(&mut state);
     press(&mut state, "unothing\n");
     assert!(screen_text(&state).contains("`nothing` cannot be waited for"));
     send(&mut state, 9, running());
@@ -293,12 +321,57 @@ fn keys_follow_aborts() {
     let mut state = abort_state(100, 40);
     for (keys, command) in [
         ("a", Command::Follow(Point::Entry)),
-        ("A", Command::Follow(Point::Refused)),
+        ("A", Command::Follow(Point::Outcome(abort::Until::Refused))),
         ("n", Command::Follow(Point::Stage(1))),
         ("e", Command::Follow(Point::End(1))),
         ("D", Command::Disarm),
     ] {
         assert_eq!(commands(press(&mut state, keys)), [command], "{keys}");
+        stands(&mut state);
+    }
+    // While it runs, the next one can be asked for all the same.
+    send(&mut state, 6, running());
+    assert_eq!(
+        commands(press(&mut state, "a")),
+        [Command::Follow(Point::Entry)]
+    );
+}
+
+#[test]
+fn what_is_followed_is_said_in_the_words_of_the_command_line() {
+    let mut state = abort_state(100, 40);
+    press(&mut state, "F");
+    insta::assert_snapshot!("abort_wanted", screen_text(&state));
+    let wanted = Wanted {
+        ipa: Some(Span::new(0x4900_0000, 0x20_0000)),
+        cpu: Some(1),
+        ..Wanted::default()
+    };
+    let update = press(
+        &mut state,
+        "--ipa 0x49000000..0x49200000 --cpu 1 --until mapped\n",
+    );
+    assert_eq!(commands(update), [Command::Want(wanted)]);
+    assert!(
+        screen_text(&state)
+            .contains("follows only --ipa 0x49000000..0x49200000 --cpu 1 --until mapped")
+    );
+    let next = Command::Follow(Point::Outcome(abort::Until::Mapped));
+    assert_eq!(commands(press(&mut state, "A")), [next]);
+    stands(&mut state);
+    // What was said is there to be changed.
+    press(&mut state, "F");
+    key(&mut state, KeyCode::Char('u'), KeyModifiers::CONTROL);
+    let update = press(&mut state, "\n");
+    assert_eq!(commands(update), [Command::Want(Wanted::default())]);
+    for (keys, problem) in [
+        ("F--cpu x\n", "invalid value 'x' for '--cpu <N>'"),
+        ("Fshare\n", "unexpected argument 'share' found"),
+        ("F--ipa 5..1\n", "expected A..B with A not above B"),
+    ] {
+        assert_eq!(commands(press(&mut state, keys)), []);
+        let screen = screen_text(&state);
+        assert!(screen.contains(problem), "{screen}");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::run::{Goal, WAIT, control};
 use super::{Machine, Report, Worker};
 
-use crate::abort::{FollowError, Follower, Outcome, Story, Wanted};
+use crate::abort::{FollowError, Follower, Story, Until, Wanted};
 use crate::image::Images;
 use crate::target::{Breakpoint, Registers, Target};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use std::time::Instant;
 pub enum Point {
     /// The entry of the next one, on any CPU.
     Entry,
-    /// The end of the next one that is refused.
-    Refused,
+    /// The end of the next one that ends like this.
+    Outcome(Until),
     /// The next step of the one that this CPU is in.
     Stage(usize),
     /// The end of the one that this CPU is in.
@@ -43,11 +43,24 @@ fn keep(machine: &mut dyn Machine, breakpoints: &[u64]) -> anyhow::Result<()> {
 impl Worker {
     /// Runs up to a point of a trap; arms what follows them first.
     pub(super) fn follow(&mut self, point: Point, report: &dyn Fn(Report)) -> anyhow::Result<()> {
-        self.standing_machine()?;
+        let is_next = matches!(point, Point::Entry | Point::Outcome(_));
+        if self.running && self.goal.is_none() && is_next {
+            control(self.open_machine()?)?.interrupt()?;
+            self.running = false;
+            self.see(report)?;
+        }
+        let is_ready = plainly(Follower::is_ready(self.standing_machine()?.target()))?;
+        if is_next && self.follower.is_none() && !is_ready {
+            return self.aim(
+                Goal::Ready(point),
+                "waiting for a host under stage 2",
+                report,
+            );
+        }
         self.arm()?;
         let goal = match point {
             Point::Entry => Goal::Entry,
-            Point::Refused => Goal::Refused,
+            Point::Outcome(until) => Goal::Outcome(until),
             Point::Stage(cpu) | Point::End(cpu) => {
                 let steps = self.steps_of(cpu);
                 anyhow::ensure!(
@@ -64,12 +77,14 @@ impl Worker {
         if matches!(goal, Goal::Entry) {
             self.by_hand(false, report)?;
         }
-        self.by_hand(!matches!(goal, Goal::Refused), report)?;
-        let sees_ends = self.follower.as_ref().is_some_and(Follower::sees_ends);
-        if !sees_ends && matches!(goal, Goal::Stage { .. } | Goal::End { .. }) {
-            self.goal = Some(goal);
-            report(Report::Working("stepping"));
-            return Ok(());
+        self.by_hand(!matches!(goal, Goal::Outcome(_)), report)?;
+        if let Goal::Stage { cpu, .. } | Goal::End { cpu } = goal {
+            let follower = self.follower.as_ref();
+            if follower.is_some_and(|follower| follower.is_stepped(cpu)) {
+                self.goal = Some(goal);
+                report(Report::Working("stepping"));
+                return Ok(());
+            }
         }
         self.aim(goal, "following", report)
     }
@@ -83,7 +98,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Steps for a while towards a point of a trap whose end no breakpoint sees.
+    /// Steps for a while towards a point of a trap that is stepped.
     pub(super) fn step_towards(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
         let start = Instant::now();
         while let Some(goal) = self.goal.clone() {
@@ -102,11 +117,46 @@ impl Worker {
         Ok(())
     }
 
+    /// A machine that was let run for a while may have a CPU under the host's stage 2 by now.
+    pub(super) fn look_for_host(
+        &mut self,
+        point: Point,
+        report: &dyn Fn(Report),
+    ) -> anyhow::Result<()> {
+        let machine = self.open_machine()?;
+        control(machine)?.interrupt()?;
+        let is_ready = plainly(Follower::is_ready(machine.target()))?;
+        let hit = self.hit()?;
+        if !is_ready && !hit {
+            return Ok(control(self.open_machine()?)?.resume()?);
+        }
+        (self.goal, self.running) = (None, false);
+        match hit {
+            true => self.capture(report),
+            false => self.follow(point, report),
+        }
+    }
+
     fn arm(&mut self) -> anyhow::Result<()> {
         if self.follower.is_none() {
+            let wanted = self.wanted.clone();
             let (target, images) = self.open_machine()?.parts();
-            let follower = plainly(Follower::arm(target, images, Wanted::default()))?;
+            self.follower = Some(plainly(Follower::arm(target, images, wanted))?);
+        }
+        Ok(())
+    }
+
+    /// From now on follows others; those that are under way are forgotten.
+    pub(super) fn want(&mut self, wanted: Wanted, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        self.wanted = wanted.clone();
+        if self.follower.is_some() {
+            self.disarm(report)?;
+            let follower = self.standing(report, |machine| {
+                let (target, images) = machine.parts();
+                plainly(Follower::arm(target, images, wanted))
+            })?;
             self.follower = Some(follower);
+            self.report_following(report);
         }
         Ok(())
     }
@@ -195,14 +245,12 @@ impl Worker {
                     entry.is_some() && entry == stands
                 })
             }
-            Goal::Refused => ended
-                .iter()
-                .any(|story| matches!(story.outcome, Outcome::Refused { .. })),
+            Goal::Outcome(until) => ended.iter().any(|story| until.is_met(story)),
             Goal::Stage { cpu, steps } => {
                 of(*cpu) || self.steps_of(*cpu).is_none_or(|known| known > *steps)
             }
             Goal::End { cpu } => of(*cpu) || self.steps_of(*cpu).is_none(),
-            Goal::Behind { .. } | Goal::Write { .. } => false,
+            Goal::Ready(_) | Goal::Behind { .. } | Goal::Write { .. } => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Running a machine up to something: what ends a run, and seeing at each stop whether that was it.
 
-use super::{Machine, Report, Worker};
+use super::{Machine, Point, Report, Worker};
+use crate::abort;
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::Tickets;
@@ -52,6 +53,8 @@ pub struct Written {
 /// What a run is to end at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Goal {
+    /// A CPU under the host's stage 2; from there on to a point of a trap.
+    Ready(Point),
     /// A CPU behind the function that it calls, its stack as it was.
     Behind {
         cpu: usize,
@@ -62,8 +65,8 @@ pub(super) enum Goal {
     Write { watch: Watch, old: u64 },
     /// A CPU at the entry of an abort.
     Entry,
-    /// An abort that was refused.
-    Refused,
+    /// A trap that ended like this.
+    Outcome(abort::Until),
     /// More steps of the abort that a CPU is in, or its end.
     Stage { cpu: usize, steps: usize },
     /// The end of the abort that a CPU is in.
@@ -300,7 +303,7 @@ impl Worker {
         Ok(if done { Verdict::Done(None) } else { other })
     }
 
-    /// A CPU stands before a write that is watched for: has it write.
+    /// A CPU stands before a write that is watched for: has it write. It may come to the user's breakpoint by that.
     fn look_at_write(
         &mut self,
         watch: Watch,
@@ -323,7 +326,10 @@ impl Worker {
             return Ok(Verdict::Done(Some(written)));
         }
         self.goal = Some(Goal::Write { watch, old: new });
-        Ok(Verdict::GoOn)
+        Ok(match self.hit()? {
+            true => Verdict::Done(None),
+            false => Verdict::GoOn,
+        })
     }
 
     /// Whether a machine that was to be interrupted had come to a breakpoint meanwhile.

@@ -1,7 +1,7 @@
 //! Following aborts of the embedded machine.
 
 use super::*;
-use crate::abort::{Outcome, Stage, Story};
+use crate::abort::{Cause, Outcome, Stage, Story, Until, Wanted};
 use crate::session;
 use crate::tui::worker::Point;
 
@@ -81,7 +81,7 @@ fn an_abort_is_followed_from_stage_to_stage() {
 #[test]
 fn a_run_to_the_next_refused_one_tells_of_those_before_it() {
     let rig = rig();
-    rig.tell(Command::Follow(Point::Refused));
+    rig.tell(Command::Follow(Point::Outcome(Until::Refused)));
     let last = std::iter::from_fn(|| Some(rig.told()));
     let refused = |story: &Arc<Story>| matches!(story.outcome, Outcome::Refused { .. });
     let mut last = last.skip_while(|story| !refused(story));
@@ -103,4 +103,51 @@ fn while_the_machine_runs_on_aborts_are_told() {
     }
     rig.tell(Command::Interrupt);
     rig.capture();
+}
+
+#[test]
+fn only_what_is_wanted_is_followed() {
+    let rig = rig();
+    // Those of another CPU that were armed for before are followed no more.
+    rig.tell(Command::Follow(Point::Entry));
+    rig.under_way();
+    rig.tell(Command::Want(Wanted {
+        cpu: Some(2),
+        call: Some("share".to_owned()),
+        steps: true,
+        ..Wanted::default()
+    }));
+    rig.tell(Command::Follow(Point::Outcome(Until::Refused)));
+    let story = loop {
+        let story = rig.told();
+        assert_eq!(story.cpu, 2);
+        let Cause::Call(call) = &story.cause else {
+            panic!("{story:?}")
+        };
+        assert!(
+            call.name
+                .as_ref()
+                .is_some_and(|name| name.contains("share"))
+        );
+        assert!(story.instructions.is_some(), "it is stepped");
+        if call.result.is_some_and(|result| result < 0) {
+            break story;
+        }
+    };
+    assert_eq!(story.outcome, Outcome::Returned);
+    // By hand, too, steps lead to the end.
+    rig.capture();
+    rig.tell(Command::Follow(Point::Entry));
+    rig.under_way();
+    rig.tell(Command::Follow(Point::End(2)));
+    assert!(rig.told().instructions.is_some());
+}
+
+#[test]
+fn a_machine_that_runs_is_stopped_for_the_next_one() {
+    let rig = rig();
+    rig.tell(Command::Continue);
+    assert_eq!(rig.run_state(), RunState::Running);
+    rig.tell(Command::Follow(Point::Entry));
+    assert_eq!(rig.under_way()[0].steps.len(), 1);
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::addr::Span;
-use crate::tui::testing::Stop;
-use crate::tui::worker::{Until, Watch, Written};
+use crate::tui::testing::{Stop, stopped};
+use crate::tui::worker::{Point, Until, Watch, Written};
 
 /// Where CPU 1 stands: at a call.
 const CALL: u64 = 0x40_4020_014c;
@@ -29,7 +29,7 @@ fn one_instruction_of_one_cpu() {
     let rig = rig([]);
     rig.tell(Command::Step(1));
     assert_eq!(rig.pcs()[..2], [0x4100_0420, CALL + 4]);
-    assert_eq!(rig.run_state(), super::super::super::testing::stopped());
+    assert_eq!(rig.run_state(), stopped());
 }
 
 #[test]
@@ -164,4 +164,37 @@ fn the_link_may_break_while_it_runs() {
     rig.tell(Command::Step(1));
     assert_eq!(rig.capture().system.cpus[1].pc, Some(CALL));
     assert_eq!(rig.capture().system.cpus[1].pc, Some(CALL + 4));
+}
+
+#[test]
+fn no_breakpoint_is_passed_by_the_step_that_writes() {
+    let (pc, word) = (0x40_4020_2010, 0x0008_0006);
+    let write = Stop {
+        cpu: 1,
+        pc,
+        write: Some((0x4025_0000, word)),
+    };
+    let rig = rig([write, stop(2, 0x40_4020_0340)]);
+    rig.tell(Command::Break(pc + 4));
+    rig.tell(Command::Until(lock(Until::Taken)));
+    assert_eq!(rig.pcs()[1], pc + 4);
+}
+
+#[test]
+fn a_host_without_stage_2_is_waited_for() {
+    let mut fake = Fake::new();
+    for cpu in 0..4 {
+        fake.set(cpu, "HCR_EL2", 0);
+    }
+    let rig = Rig::start(fake, Vec::new());
+    rig.run_state();
+    rig.tell(Command::Follow(Point::Entry));
+    let waiting = |report: &Report| {
+        let text = "waiting for a host under stage 2";
+        (*report == Report::Working(text)).then_some(())
+    };
+    rig.wait(waiting);
+    rig.tell(Command::Interrupt);
+    rig.capture();
+    assert_eq!(rig.run_state(), stopped());
 }

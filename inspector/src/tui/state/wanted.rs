@@ -1,0 +1,125 @@
+//! Which traps are followed, in the words of the command line.
+
+use super::{Effect, State};
+use crate::abort::{Until, Wanted};
+use crate::tui::worker::Command;
+use clap::{CommandFactory, Parser};
+use std::fmt;
+
+/// Which traps are followed, and how the one that is run to ends.
+#[derive(Clone, PartialEq, Eq, Default, Parser, Debug)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+pub struct Followed {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// How the one ends that A runs to
+    #[arg(long, value_enum)]
+    until: Option<Until>,
+}
+
+impl Followed {
+    /// How the one ends that is run to.
+    pub fn until(&self) -> Until {
+        self.until.unwrap_or_default()
+    }
+
+    /// Hypercalls, not aborts.
+    pub fn is_of_calls(&self) -> bool {
+        self.wanted.call.is_some()
+    }
+}
+
+impl fmt::Display for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let until = self.until.map(|until| format!("--until {until}"));
+        let words = [Some(self.wanted.to_string()), until];
+        let words: Vec<_> = words
+            .into_iter()
+            .flatten()
+            .filter(|words| !words.is_empty())
+            .collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// The words, each with what it means.
+pub(super) fn help() -> Vec<String> {
+    let command = Followed::command();
+    let line = |argument: &clap::Arg| {
+        let name = argument.get_long()?;
+        let values = argument.get_possible_values();
+        let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+        let value = match (argument.get_value_names(), values.is_empty()) {
+            _ if !argument.get_action().takes_values() => String::new(),
+            (Some(names), true) => names.join(" "),
+            _ => values.join("|"),
+        };
+        let words = format!("--{name} {value}");
+        Some(format!("{words:<30}{}", argument.get_help()?))
+    };
+    command.get_arguments().filter_map(line).collect()
+}
+
+impl State {
+    /// From now on follows only these.
+    pub(super) fn follow_which(&mut self, text: &str, effects: &mut Vec<Effect>) {
+        match Followed::try_parse_from(text.split_whitespace()) {
+            _ if self.is_under_way() => {
+                self.complain("the machine runs up to something; i stops it")
+            }
+            Ok(followed) => {
+                effects.push(Effect::Worker(Command::Want(followed.wanted.clone())));
+                self.say(match text.is_empty() {
+                    true => "follows every abort".to_owned(),
+                    false => format!("follows only {followed}"),
+                });
+                self.abort.followed = followed;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default();
+                self.complain(first.trim_start_matches("error: "));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Followed {
+        Followed::try_parse_from(text.split_whitespace()).expect(text)
+    }
+
+    #[test]
+    fn what_is_followed_is_written_as_it_is_read() {
+        for text in [
+            "",
+            "--ipa 0x1000..0x3000 --cpu 1",
+            "--call share --steps",
+            "--until mapped",
+            "--cpu 2 --until panic",
+        ] {
+            assert_eq!(parse(text).to_string(), text);
+        }
+        assert_eq!(parse("--cpu 1").until(), Until::Refused);
+        assert!(parse("--call share").is_of_calls());
+    }
+
+    #[test]
+    fn every_word_is_explained() {
+        let help = help();
+        let words = [
+            "--ipa A..B ",
+            "--cpu N ",
+            "--call NAME ",
+            "--steps ",
+            "--until mapped|refused|panic ",
+        ];
+        assert_eq!(help.len(), words.len());
+        for (line, words) in help.iter().zip(words) {
+            assert!(line.starts_with(words) && line.len() > 40, "{line}");
+        }
+    }
+}
