@@ -10,7 +10,7 @@ use crate::addr::Span;
 use crate::arch::esr;
 use crate::hypervisor;
 use crate::image::Images;
-use crate::model::Symbols;
+use crate::model::{Symbols, System};
 use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -219,6 +219,12 @@ impl Follower {
             return Err(FollowError::Restarted { target });
         }
         Ok(())
+    }
+
+    /// Whether EL2 is no more what it was when the breakpoints were set, by a capture.
+    pub fn is_of_the_past(&self, system: &System) -> bool {
+        let cpus = system.cpus.iter().map(|cpu| cpu.registers.clone());
+        self.boot.is_over(&cpus.collect::<Vec<_>>())
     }
 
     /// Sees where all CPUs of a machine stand that ran: several may have come to breakpoints at once. Answers with the

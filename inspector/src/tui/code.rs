@@ -1,6 +1,8 @@
 //! The instructions around a CPU's program counter, as memory holds them.
 
 use crate::addr::Span;
+use crate::arch::regime::{Regime, vmid};
+use crate::arch::walk::{End, translate};
 use crate::model::{Cpu, EntryKind, HypervisorKind, System};
 use crate::target::{Target, TargetError};
 
@@ -16,6 +18,8 @@ pub struct Code {
     pub start: u64,
     /// Their words; `None` where memory could not be read.
     pub words: Vec<Option<u32>>,
+    /// The host's instruction that an exception to EL2 returns to, while it is handled there.
+    pub interrupted: Option<u32>,
 }
 
 impl Code {
@@ -36,12 +40,14 @@ impl Code {
 /// # Errors
 /// The link failed.
 pub fn read(target: &mut dyn Target, system: &System) -> Result<Vec<Code>, TargetError> {
-    let pieces: Vec<Vec<Piece>> = system.cpus.iter().map(|cpu| around(system, cpu)).collect();
-    let wanted: Vec<Span> = pieces
-        .iter()
-        .flatten()
-        .filter_map(|piece| piece.pa)
-        .collect();
+    let mut pieces = Vec::new();
+    for cpu in &system.cpus {
+        let mut of_cpu = around(target, system, cpu)?;
+        of_cpu.push(interrupted(target, system, cpu)?);
+        pieces.push(of_cpu);
+    }
+    let wanted = pieces.iter().flatten().filter_map(|piece| piece.pa);
+    let wanted: Vec<Span> = wanted.collect();
     let mut answers = target.read_phys(&wanted)?.into_iter();
     let mut words = |piece: &Piece| {
         let answer = piece.pa.and_then(|_| answers.next());
@@ -54,11 +60,15 @@ pub fn read(target: &mut dyn Target, system: &System) -> Result<Vec<Code>, Targe
         words.resize((piece.va.size / 4) as usize, None);
         words
     };
-    let code = pieces.iter().map(|pieces| Code {
-        start: pieces.first().map_or(0, |piece| piece.va.start),
-        words: pieces.iter().flat_map(&mut words).collect(),
+    let code = pieces.iter().map(|pieces| {
+        let (last, around) = pieces.split_last()?;
+        Some(Code {
+            start: around.first().map_or(0, |piece| piece.va.start),
+            words: around.iter().flat_map(&mut words).collect(),
+            interrupted: words(last).pop().flatten(),
+        })
     });
-    Ok(code.collect())
+    Ok(code.map(Option::unwrap_or_default).collect())
 }
 
 /// Code that is contiguous in memory: in virtual addresses, and where it is.
@@ -68,9 +78,9 @@ struct Piece {
 }
 
 /// The pieces around a program counter, in order.
-fn around(system: &System, cpu: &Cpu) -> Vec<Piece> {
-    let Some(pc) = cpu.pc.map(|pc| pc & !3) else {
-        return Vec::new();
+fn around(target: &mut dyn Target, system: &System, cpu: &Cpu) -> Result<Vec<Piece>, TargetError> {
+    let (Some(pc), Some(el)) = (cpu.pc.map(|pc| pc & !3), cpu.el) else {
+        return Ok(Vec::new());
     };
     let (start, end) = (pc.saturating_sub(AROUND), pc.saturating_add(AROUND));
     let middle = (end & !(PAGE - 1)).clamp(start, end);
@@ -79,21 +89,65 @@ fn around(system: &System, cpu: &Cpu) -> Vec<Piece> {
         Span::new(middle, end - middle),
     ];
     let spans = spans.into_iter().filter(|va| va.size > 0);
-    let piece = |va: Span| Piece {
-        va,
-        pa: physical(system, cpu, va.start).map(|pa| Span::new(pa, va.size)),
-    };
-    spans.map(piece).collect()
+    let mut piece = |va: Span| piece(target, system, cpu, el, va);
+    spans.map(&mut piece).collect()
 }
 
-/// Where a CPU fetches the instruction at an address from. EL2 translates by its own tables; hyp's host has its MMU
-/// off, and its stage 2 maps to the same addresses. How other hosts translate is not known.
-fn physical(system: &System, cpu: &Cpu, va: u64) -> Option<u64> {
-    if cpu.el? < 2 {
-        let direct = system.hypervisor.kind == HypervisorKind::Hyp;
-        let is_ram = system.ram.iter().any(|region| region.contains(va));
-        return (direct && is_ram).then_some(va);
+/// The host's instruction that a CPU at EL2 will return to.
+fn interrupted(target: &mut dyn Target, system: &System, cpu: &Cpu) -> Result<Piece, TargetError> {
+    let get = |name| cpu.registers.get(name);
+    let from = get("SPSR_EL2").map(|spsr| (spsr >> 2 & 3) as u8);
+    match (cpu.el, get("ELR_EL2"), from) {
+        (Some(2), Some(pc), Some(1)) => piece(target, system, cpu, 1, Span::new(pc, 4)),
+        _ => Ok(Piece {
+            va: Span::new(0, 0),
+            pa: None,
+        }),
     }
+}
+
+fn piece(
+    target: &mut dyn Target,
+    system: &System,
+    cpu: &Cpu,
+    el: u8,
+    va: Span,
+) -> Result<Piece, TargetError> {
+    let pa = physical(target, system, cpu, el, va.start)?;
+    Ok(Piece {
+        va,
+        pa: pa.map(|pa| Span::new(pa, va.size)),
+    })
+}
+
+/// Where a CPU fetches the instruction at an address from. EL2 translates by its own tables. A kernel of the host does so,
+/// too, and what it takes for physical is so; hyp's host has its MMU off.
+fn physical(
+    target: &mut dyn Target,
+    system: &System,
+    cpu: &Cpu,
+    el: u8,
+    va: u64,
+) -> Result<Option<u64>, TargetError> {
+    if el >= 2 {
+        return Ok(at_el2(system, va));
+    }
+    let is_host = cpu
+        .registers
+        .get("VTTBR_EL2")
+        .is_some_and(|vttbr| vmid(vttbr) == 0);
+    match system.hypervisor.kind {
+        HypervisorKind::Hyp => {
+            let is_ram = system.ram.iter().any(|region| region.contains(va));
+            Ok(Some(va).filter(|_| is_ram))
+        }
+        // The upper half: below, each process has its own.
+        _ if is_host && va >> 63 == 1 => by_el1(target, cpu, va),
+        _ => Ok(None),
+    }
+}
+
+fn at_el2(system: &System, va: u64) -> Option<u64> {
     let hyp = system
         .regimes
         .iter()
@@ -102,6 +156,21 @@ fn physical(system: &System, cpu: &Cpu, va: u64) -> Option<u64> {
     let is_leaf = matches!(entry.kind, EntryKind::Block | EntryKind::Page);
     let pa = entry.leaf.oa?.checked_add(va - entry.leaf.ia)?;
     is_leaf.then_some(pa)
+}
+
+fn by_el1(target: &mut dyn Target, cpu: &Cpu, va: u64) -> Result<Option<u64>, TargetError> {
+    let Some(regime) = Regime::el1_upper_of(&cpu.registers) else {
+        return Ok(None);
+    };
+    let ia = va
+        & 1_u64
+            .checked_shl(regime.ia_bits)
+            .map_or(u64::MAX, |end| end - 1);
+    let mut read = |spans: &[Span]| target.read_phys(spans);
+    Ok(match translate(&regime, &mut read, ia)?.end {
+        End::Mapped { oa, .. } => Some(oa),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -135,5 +204,56 @@ mod tests {
         let (below, above) = code[1].words.split_at(AROUND as usize / 8);
         assert!(below.iter().all(Option::is_none), "{below:?}");
         assert!(above.iter().all(Option::is_some), "{above:?}");
+    }
+
+    #[test]
+    fn the_hosts_instruction_is_read_while_its_abort_is_handled() {
+        let mut fake = Fake::new();
+        let at = 0x4100_0428;
+        fake.ram.put(at, &0xf900_0001_u32.to_le_bytes());
+        let system = fake.system();
+        let code = read(&mut fake, &system).expect("a link");
+        assert_eq!(code[1].interrupted, Some(0xf900_0001));
+        // This one is at EL1.
+        assert_eq!(code[0].interrupted, None);
+    }
+
+    #[test]
+    fn a_kernels_code_is_read_through_its_own_tables() {
+        const ROOT: u64 = 0x4200_0000;
+        const CODE: u64 = 0x4300_0000;
+        let va = 0xffff_8000_8001_0000;
+        let mut fake = Fake::new();
+        // 48 bits, 4 KiB: T1SZ, TG1, IPS.
+        for (register, value) in [
+            ("TCR_EL1", 16 << 16 | 2 << 30 | 5 << 32),
+            ("TTBR1_EL1", ROOT),
+            ("SCTLR_EL1", 1),
+        ] {
+            fake.set(0, register, value);
+        }
+        fake.set(0, "pc", va + 0x100);
+        let mut table = ROOT;
+        for level in 0..4_u64 {
+            let index = va >> (39 - 9 * level) & 0x1ff;
+            let next = match level {
+                3 => CODE | 0x403,
+                _ => table + 0x1003,
+            };
+            fake.ram.put(table + 8 * index, &next.to_le_bytes());
+            table += 0x1000;
+        }
+        fake.ram.put(CODE + 0x100, &0xd503_201f_u32.to_le_bytes());
+        let mut system = fake.system();
+        system.hypervisor.kind = HypervisorKind::Pkvm;
+        let code = read(&mut fake, &system).expect("a link");
+        assert_eq!(code[0].word_at(va + 0x100), Some(0xd503_201f));
+        // In a guest these are the guest's.
+        let vttbr = system.cpus[0].registers.get("VTTBR_EL2").expect("one");
+        let guest = vttbr | 1 << 48;
+        let registers = &mut system.cpus[0].registers.0;
+        registers.insert("VTTBR_EL2".to_owned(), guest);
+        let code = read(&mut fake, &system).expect("a link");
+        assert_eq!(code[0].word_at(va + 0x100), None);
     }
 }

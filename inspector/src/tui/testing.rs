@@ -83,7 +83,7 @@ pub(super) struct Stop {
 
 /// The machine.
 pub(super) struct Fake {
-    ram: Ram,
+    pub(super) ram: Ram,
     tables: BTreeMap<u64, u64>,
     cpus: Vec<Registers>,
     state: RunState,

@@ -388,6 +388,13 @@ impl Worker {
             let state = machine.run_control().map(RunControl::state).transpose()?;
             Ok((system, code, state))
         })?;
+        let follower = self.follower.as_ref();
+        if follower.is_some_and(|follower| follower.is_of_the_past(&system)) {
+            self.disarm(report)?;
+            report(Report::Failed(
+                "the machine has restarted: what was followed is over; a follows it anew".into(),
+            ));
+        }
         self.captures += 1;
         let system = Arc::new(system);
         let mut capture =

@@ -115,7 +115,8 @@ fn branch_text(branch: &Branch) -> String {
     text
 }
 
-fn call_text(call: &Call) -> String {
+/// A hypercall as one would write it: `name(0x1, …)`.
+pub fn call_text(call: &Call) -> String {
     let name = call
         .name
         .clone()
@@ -487,13 +488,6 @@ pub fn road_table(road: &Road) -> Table {
     table
 }
 
-/// Stories as rows of a history.
-pub fn stories_table(stories: &[Story]) -> Table {
-    let mut table = Table::new(&["CPU", "FROM", "IPA", "OUTCOME", "SIZE", "INSTRUCTIONS"]);
-    table.rows = stories.iter().map(story_row).collect();
-    table
-}
-
 /// How notable an outcome is.
 pub fn outcome_role(outcome: &Outcome) -> Role {
     match outcome {
@@ -504,11 +498,29 @@ pub fn outcome_role(outcome: &Outcome) -> Role {
     }
 }
 
-/// One row of [`stories_table`].
+fn call_outcome(story: &Story, call: &Call) -> Cell {
+    let name = story.outcome.name();
+    match (&story.outcome, call.result) {
+        (Outcome::Returned, Some(result)) if result < 0 => {
+            Cell::new(Role::Active, format!("{name} {result}"))
+        }
+        (Outcome::Returned, Some(result)) => plain(format!("{name} {result}")),
+        (outcome, _) => Cell::new(outcome_role(outcome), name),
+    }
+}
+
+/// A story as a row of a history: CPU, from where, address or hypercall, outcome, size, instructions.
 pub fn story_row(story: &Story) -> Row {
-    let ipa = match &story.cause {
-        Cause::Abort(fault) => fault.ipa,
-        Cause::Call(_) => None,
+    // A hypercall has a name in place of an address, and what it answered.
+    let (at, outcome) = match &story.cause {
+        Cause::Abort(fault) => (
+            address_or_dash(fault.ipa),
+            Cell::new(outcome_role(&story.outcome), story.outcome.name()),
+        ),
+        Cause::Call(call) => {
+            let name = call.name.clone().unwrap_or_else(|| call.id.to_string());
+            (plain(name), call_outcome(story, call))
+        }
     };
     let size = match &story.outcome {
         Outcome::Mapped { leaf, .. } => Some(leaf.size),
@@ -518,8 +530,8 @@ pub fn story_row(story: &Story) -> Row {
     vec![
         plain(story.cpu.to_string()),
         place_cell(Some(&story.host)),
-        address_or_dash(ipa),
-        Cell::new(outcome_role(&story.outcome), story.outcome.name()),
+        at,
+        outcome,
         size.map_or_else(dash, |size| Cell::new(Role::Address, size_text(size))),
         story
             .instructions

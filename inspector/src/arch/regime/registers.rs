@@ -231,6 +231,21 @@ impl Regime {
         Ok(regime)
     }
 
+    /// The upper half of EL1's own stage 1 as a CPU's registers have it; `None` while its MMU is off, or where they do not
+    /// tell.
+    pub fn el1_upper_of(registers: &Registers) -> Option<Self> {
+        let get = |name| registers.get(name);
+        if get("SCTLR_EL1").is_some_and(|sctlr| sctlr & 1 == 0) {
+            return None;
+        }
+        let el1 = El1Stage1 {
+            ttbr1: get("TTBR1_EL1")?,
+            tcr: get("TCR_EL1")?,
+            sctlr: get("SCTLR_EL1").unwrap_or(0),
+        };
+        Self::el1_stage1_upper(el1, IdRegisters::of(registers)).ok()
+    }
+
     /// The upper half of EL1's own stage 1: what `TTBR1_EL1` translates. Input addresses are without their upper bits,
     /// which are all ones. Where a virtual machine is active its output is an intermediate physical address.
     ///

@@ -6,7 +6,7 @@
 use super::super::calls::{Place, Stack, Start, upper};
 use super::super::memory::{Memory, NotYet, little_endian};
 use crate::addr::Span;
-use crate::arch::regime::{El1Stage1, IdRegisters, Regime, vmid};
+use crate::arch::regime::{Regime, vmid};
 use crate::image::kernel::{Kernel, NVHE};
 use crate::model::{Cpu, Frame, Symbols};
 use crate::target::Registers;
@@ -179,7 +179,7 @@ fn host(
     registers: &Registers,
 ) -> Result<Vec<Frame>, NotYet> {
     let mut frames = vec![Frame::interrupted(at.pc, symbols.name_of(at.pc))];
-    if let Some(regime) = upper_half(registers).or_else(|| memory.host.clone()) {
+    if let Some(regime) = Regime::el1_upper_of(registers).or_else(|| memory.host.clone()) {
         let limits = Span::new(1 << 63, u64::MAX);
         let stack = Stack {
             memory,
@@ -194,20 +194,6 @@ fn host(
         frame.symbol = None;
     }
     Ok(frames)
-}
-
-/// The kernel's half of EL1's translation, while it is on.
-fn upper_half(registers: &Registers) -> Option<Regime> {
-    let get = |name| registers.get(name);
-    if get("SCTLR_EL1").is_some_and(|sctlr| sctlr & 1 == 0) {
-        return None;
-    }
-    let el1 = El1Stage1 {
-        ttbr1: get("TTBR1_EL1")?,
-        tcr: get("TCR_EL1")?,
-        sctlr: get("SCTLR_EL1").unwrap_or(0),
-    };
-    Regime::el1_stage1_upper(el1, IdRegisters::of(registers)).ok()
 }
 
 /// Two words.

@@ -53,6 +53,8 @@ impl View {
 const TALL: u16 = 28;
 /// From so many columns on the stages stand in a column beside the code.
 const WIDE: u16 = 100;
+/// Elsewhere they are a line, with one for what was done last.
+const LINES: u16 = 2;
 /// Width of that column.
 const STAGES: u16 = 38;
 
@@ -104,10 +106,10 @@ impl Abort {
             true => columns(upper, STAGES),
             false => (
                 Rect {
-                    height: 1.min(upper.height),
+                    height: LINES.min(upper.height),
                     ..upper
                 },
-                below(upper, 1),
+                below(upper, LINES),
             ),
         };
         let is_code = self.view == View::Code;
@@ -252,6 +254,17 @@ impl Abort {
         self.under_way.iter().find(|story| story.cpu == self.cpu)
     }
 
+    /// What is said where there is no abort whose stages could be shown.
+    fn idle(&self) -> String {
+        let followed = self.followed.to_string();
+        match (self.armed, followed.is_empty()) {
+            (false, true) => "no abort followed".to_owned(),
+            (false, false) => format!("no abort followed; {followed}"),
+            (true, true) => "armed; this CPU is in no abort".to_owned(),
+            (true, false) => format!("armed for {followed}"),
+        }
+    }
+
     /// The abort whose stages are shown.
     fn way(&self, capture: &Capture) -> Option<Way<'_>> {
         let way = |story, ended| Way { story, ended };
@@ -266,9 +279,10 @@ impl Abort {
     pub fn draw(&self, capture: &Capture, theme: Theme, body: Rect, buf: &mut Buffer) {
         let areas = self.areas(body);
         let way = self.way(capture);
+        let idle = self.idle();
         match areas.stages.height {
-            0 | 1 => stages::draw_line(way, theme, areas.stages, buf),
-            _ => stages::draw_column(way, theme, areas.stages, buf),
+            0..=LINES => stages::draw_line(way, &idle, theme, areas.stages, buf),
+            _ => stages::draw_column(way, &idle, theme, areas.stages, buf),
         }
         if let Some(area) = areas.code {
             self.draw_code(capture, theme, area, buf);

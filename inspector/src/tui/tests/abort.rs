@@ -281,8 +281,7 @@ fn aborts_of_the_session_are_rows_and_told_again() {
         );
     }
     let mut state = told_state(160, 50);
-    press(&mut state, "vkk");
-    insta::assert_snapshot!("abort_refused", screen_text(&state));
+    press(&mut state, "v");
     press(&mut state, "/gave\n");
     let screen = screen_text(&state);
     assert!(
@@ -413,4 +412,65 @@ fn the_map_and_the_tables_mark_what_the_last_abort_changed() {
         screen_text(&state).contains("◆ last abort")
     });
     assert!(found, "{}", screen_text(&state));
+}
+
+#[test]
+fn every_outcome_is_told_again() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        for (name, keys) in [("refused", "vkk"), ("gave_up", "vk"), ("call", "v")] {
+            let mut state = told_state(width, height);
+            if name == "call" {
+                told(&mut state, 72, stories::shared());
+            }
+            press(&mut state, keys);
+            let name = format!("abort_{name}_{width}x{height}");
+            insta::assert_snapshot!(name, screen_text(&state));
+        }
+    }
+}
+
+#[test]
+fn a_kernels_cpus_at_every_size() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut state = guests_state(width, height);
+        press(&mut state, "9");
+        let name = format!("abort_kernel_{width}x{height}");
+        insta::assert_snapshot!(name, screen_text(&state));
+    }
+}
+
+#[test]
+fn a_long_path_gives_way_to_the_function_and_the_line() {
+    let mut state = abort_state(80, 24);
+    let mut capture = Capture::clone(&captures()[1]);
+    let mut system = System::clone(&capture.system);
+    system.cpus[1].symbol = Some("__kvm_nvhe_host_stage2_idmap_locked+0x40".to_owned());
+    let file = "arch/arm64/kvm/hyp/nvhe/mem_protect.c".to_owned();
+    system.cpus[1].source = Some(Source { file, line: 512 });
+    capture.system = Arc::new(system);
+    send(&mut state, 6, captured(&Arc::new(capture)));
+    let screen = screen_text(&state);
+    let title = screen
+        .lines()
+        .find(|line| line.contains("─ CPU 1"))
+        .unwrap_or_default();
+    for part in [
+        "__kvm_nvhe_host_s",
+        "+0x40 · mem_protect.c:512 ─",
+        "─ 2 of 4 CPUs ─",
+    ] {
+        assert!(title.contains(part), "{title}");
+    }
+}
+
+#[test]
+fn what_is_armed_is_said_before_there_is_an_abort() {
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut state = abort_state(width, height);
+        assert!(screen_text(&state).contains("no abort followed"));
+        following(&mut state, Vec::new());
+        assert!(screen_text(&state).contains("armed; this CPU is in no abort"));
+        press(&mut state, "F--call share\n");
+        assert!(screen_text(&state).contains("armed for --call share"));
+    }
 }

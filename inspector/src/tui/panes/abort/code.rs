@@ -20,6 +20,9 @@ const WITH_WORDS: u16 = 64;
 /// From so many lines on the source stands above the instructions.
 const WITH_SOURCE: u16 = 9;
 
+/// So many columns of a function's name are worth more than a file's folders.
+const PLACE: u16 = 36;
+
 /// A line of code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Line {
@@ -51,20 +54,27 @@ impl Abort {
         };
         let level = cpu.el.map_or_else(String::new, |el| format!(" · EL{el}"));
         let place = details::place(cpu).unwrap_or_else(|| "?".to_owned());
-        let source = cpu
-            .source
-            .as_ref()
-            .map_or_else(String::new, |source| format!(" · {source}"));
         let armed = if self.armed { "armed, " } else { "" };
         let note = format!(
             "{armed}{} of {} CPUs",
             self.cpu + 1,
             capture.system.cpus.len()
         );
-        // The names of Rust are long; the line, and how many CPUs there are, are not to be pushed out by them.
-        let others = grid::width(&source) + grid::width(&note) + 22;
-        let place = grid::shorten(&place, area.width.saturating_sub(others).max(16));
-        let title = format!("CPU {}{level} · {place}{source}", cpu.number);
+        // Names and paths are long; the line, and how many CPUs there are, are not to be pushed out by them.
+        let start = format!("CPU {}{level} · ", cpu.number);
+        let others = grid::width(&start) + grid::width(&note) + 8;
+        let room = area.width.saturating_sub(others);
+        let source = cpu.source.as_ref().map_or_else(String::new, |source| {
+            let whole = format!(" · {source}");
+            let folders = source
+                .file
+                .rfind('/')
+                .filter(|_| grid::width(&whole) + PLACE > room);
+            let file = folders.map_or(source.file.as_str(), |at| &source.file[at + 1..]);
+            format!(" · {file}:{}", source.line)
+        });
+        let place = grid::shorten(&place, room.saturating_sub(grid::width(&source)));
+        let title = format!("{start}{place}{source}");
         grid::rule(buf, area, theme, &title, &note);
         let mut inside = below(area, 1);
         let listing = capture.source.get(self.cpu).and_then(Option::as_ref);

@@ -2,7 +2,8 @@
 
 use super::history::Told;
 use crate::abort::trap::{HOST_STAGE2, fault};
-use crate::abort::{Fault, Place, Story, Walk, Word, Write};
+use crate::abort::{Cause, Fault, Place, Story, Walk, Word, Write};
+use crate::arch::disassembly::disassemble;
 use crate::arch::regime::Regime;
 use crate::arch::{esr, fields, sysreg};
 use crate::model::{Cpu, Tickets};
@@ -12,8 +13,8 @@ use crate::tui::grid;
 use crate::tui::panel::Panel;
 use crate::tui::worker::Written;
 use crate::view::{
-    Cell, Role, Row, changes_table, choice_text, end_name, fault_walk_table, memory_text,
-    outcome_role, outcome_text, road_table,
+    Cell, Role, Row, call_text, changes_table, choice_text, end_name, fault_walk_table,
+    memory_text, outcome_role, outcome_text, road_table, trap_table,
 };
 
 fn row(name: &str, cells: impl IntoIterator<Item = Cell>) -> Row {
@@ -35,7 +36,12 @@ pub(super) fn cpu(capture: &Capture, cpu: &Cpu, story: Option<&Story>) -> Panel 
     let system = &capture.system;
     let under_host = cpu.stage2.as_deref() == Some(HOST_STAGE2);
     let fault = fault(system, &cpu.registers).filter(|_| under_host);
+    let call = story.and_then(|story| match &story.cause {
+        Cause::Call(call) => Some(call),
+        Cause::Abort(_) => None,
+    });
     let title = match (&fault, cpu.el) {
+        _ if call.is_some() => format!("hypercall of CPU {}", cpu.number),
         (Some(_), Some(2)) => format!("abort of CPU {}", cpu.number),
         (Some(_), _) => format!("last abort of CPU {}", cpu.number),
         (None, _) => format!("registers of CPU {}", cpu.number),
@@ -44,7 +50,13 @@ pub(super) fn cpu(capture: &Capture, cpu: &Cpu, story: Option<&Story>) -> Panel 
     if let Some(fault) = &fault {
         rows.extend(about(fault));
     }
-    rows.extend(story.and_then(Story::fault).and_then(was));
+    rows.extend(call.map(|call| row("call", [plain(call_text(call))])));
+    let before = story.and_then(Story::fault).and_then(last);
+    rows.extend(
+        before
+            .filter(|_| fault.as_ref().and_then(last) != before)
+            .map(was),
+    );
     Panel::new(title, "", rows)
 }
 
@@ -67,6 +79,12 @@ fn registers(capture: &Capture, cpu: &Cpu, fault: Option<&Fault>) -> Vec<Row> {
     push("VTTBR_EL2", &|_| cpu.stage2.clone());
     push("ELR_EL2", &|pc| capture.symbol_at(pc));
     push("SPSR_EL2", &|pstate| Some(sysreg::pstate(pstate)));
+    let code = capture.code.get(cpu.number);
+    let interrupted = code.and_then(|code| code.interrupted).zip(get("ELR_EL2"));
+    rows.extend(interrupted.map(|(word, pc)| {
+        let instruction = disassemble(word, pc, false, |target| capture.symbol_at(target));
+        row("instruction", [plain(instruction.to_string())])
+    }));
     rows
 }
 
@@ -113,38 +131,62 @@ fn steps(walk: &Walk) -> Vec<Row> {
     .collect()
 }
 
-/// The word that the walk ended at when the abort was taken.
-fn was(fault: &Fault) -> Option<Row> {
+/// The last word of a walk: its level, itself, and what the walk ended in.
+fn last(fault: &Fault) -> Option<(i8, u64, &'static str)> {
     let walk = fault.walk.as_ref()?;
     let step = walk.translation.steps.last()?;
     let word = step.descriptor.as_ref()?;
-    let name = format!("level {} was", step.level);
-    Some(row(
-        &name,
-        [raw(word.raw), plain(end_name(&walk.translation.end))],
-    ))
+    Some((step.level, word.raw, end_name(&walk.translation.end)))
+}
+
+/// The word that the walk ended at when the abort was taken.
+fn was((level, word, end): (i8, u64, &str)) -> Row {
+    row(&format!("level {level} was"), [raw(word), plain(end)])
 }
 
 /// An abort that was followed to its end.
 pub(super) fn told(told: &Told) -> Panel {
     let story = &told.story;
-    let mut rows = vec![
-        row(
-            "outcome",
-            [Cell::new(outcome_role(&story.outcome), outcome_text(story))],
-        ),
-        row("ESR_EL2", [raw(story.esr), plain(esr::describe(story.esr))]),
-    ];
-    if let Some(fault) = story.fault() {
-        rows.push(row("FAR_EL2", [raw(fault.far)]));
-        let ipa = fault.ipa.map(|ipa| plain(format!("→ IPA {ipa:#x}")));
-        rows.push(row("HPFAR_EL2", [raw(fault.hpfar)].into_iter().chain(ipa)));
-        rows.push(row(
-            "ELR_EL2",
-            [place(&story.host), plain(format!("EL{}", story.from))],
-        ));
-        rows.extend(about(fault));
-    }
+    let mut rows = vec![row(
+        "outcome",
+        [Cell::new(outcome_role(&story.outcome), outcome_text(story))],
+    )];
+    let Some(fault) = story.fault() else {
+        rows.extend(trap_table(story).rows);
+        rows.extend(became(story));
+        return Panel::new(
+            format!("hypercall {} of CPU {}", told.number, story.cpu),
+            "",
+            rows,
+        );
+    };
+    rows.push(row(
+        "ESR_EL2",
+        [raw(story.esr), plain(esr::describe(story.esr))],
+    ));
+    rows.push(row("FAR_EL2", [raw(fault.far)]));
+    let ipa = fault.ipa.map(|ipa| plain(format!("→ IPA {ipa:#x}")));
+    rows.push(row("HPFAR_EL2", [raw(fault.hpfar)].into_iter().chain(ipa)));
+    rows.push(row(
+        "ELR_EL2",
+        [place(&story.host), plain(format!("EL{}", story.from))],
+    ));
+    rows.extend(about(fault));
+    let instructions = story
+        .instructions
+        .map(|count| format!("{count} instructions"));
+    rows.extend(instructions.map(|text| row("EL2", [plain(text)])));
+    rows.extend(became(story));
+    Panel::new(
+        format!("abort {} of CPU {}", told.number, story.cpu),
+        story.outcome.name(),
+        rows,
+    )
+}
+
+/// What changed, and how it was followed.
+fn became(story: &Story) -> Vec<Row> {
+    let mut rows = Vec::new();
     let decode = story.fault().and_then(|fault| fault.walk.as_ref());
     for write in &story.writes {
         let decode = decode.filter(|walk| walk.regime == write.regime);
@@ -173,11 +215,7 @@ pub(super) fn told(told: &Told) -> Panel {
     }));
     let problems = story.problems.iter();
     rows.extend(problems.map(|text| row("problem", [Cell::new(Role::Problem, text.as_str())])));
-    Panel::new(
-        format!("abort {} of CPU {}", told.number, story.cpu),
-        story.outcome.name(),
-        rows,
-    )
+    rows
 }
 
 fn place(place: &Place) -> Cell {

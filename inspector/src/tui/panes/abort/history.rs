@@ -133,18 +133,22 @@ impl History {
             "AT",
             "CPU",
             "FROM",
-            "IPA",
+            "IPA, CALL",
             "OUTCOME",
             "SIZE",
-            "INSTRUCTIONS",
+            "INSTR",
         ];
         grid::table(buf, below(area, 1), theme, &titles, None, &lines);
         if lines.is_empty() {
-            let text = match self.told.is_empty() {
-                true => "none yet: a runs to the next one",
-                false => "none is like this (Esc clears the filter)",
-            };
-            grid::note(buf, below(area, 2), theme, text);
+            grid::note(buf, below(area, 2), theme, self.nothing());
+        }
+    }
+
+    /// Why there is nothing to be seen.
+    fn nothing(&self) -> &'static str {
+        match self.told.is_empty() {
+            true => "none yet: a runs to the next one",
+            false => "none is like this (Esc clears the filter)",
         }
     }
 
@@ -156,7 +160,10 @@ impl History {
             area,
             theme,
             "aborts by region",
-            &format!("{} regions", bars.len()),
+            &match bars.len() {
+                1 => "1 region".to_owned(),
+                count => format!("{count} regions"),
+            },
         );
         let most = bars.iter().map(|bar| bar.aborts).max().unwrap_or(1);
         let room = usize::from(area.width / 4).max(4);
@@ -180,6 +187,9 @@ impl History {
             .collect();
         let titles = ["ABORTS", "MAPPED", "REFUSED", "", "REGION"];
         grid::table(buf, below(area, 1), theme, &titles, None, &lines);
+        if lines.is_empty() {
+            grid::note(buf, below(area, 2), theme, self.nothing());
+        }
     }
 
     /// The parts of the address space, those with most aborts first.

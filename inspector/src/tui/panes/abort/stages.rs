@@ -29,23 +29,50 @@ impl Way<'_> {
     }
 }
 
-/// The stages in one line.
-pub(super) fn draw_line(way: Option<Way<'_>>, theme: Theme, area: Rect, buf: &mut Buffer) {
+/// The stages in one line, and what was done last below it.
+pub(super) fn draw_line(
+    way: Option<Way<'_>>,
+    idle: &str,
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
     let mut x = area.x + 1;
     for stage in Stage::ALL {
         let (mark, style) = way.map_or(("·", theme.dim()), |way| way.mark(theme, stage));
         x = grid::text(buf, area, x, area.y, mark, style);
         x = grid::text(buf, area, x, area.y, &stage.to_string(), style) + 2;
     }
+    let (text, style) = match way {
+        Some(way) if way.ended => {
+            let role = outcome_role(&way.story.outcome);
+            (outcome_text(way.story), theme.role(role))
+        }
+        Some(way) => {
+            let last = way.story.steps.last();
+            let text = last.map_or_else(String::new, |step| step.text.clone());
+            (text, theme.role(Role::Plain))
+        }
+        None => (idle.to_owned(), theme.dim()),
+    };
+    let area = below(area, 1);
+    let text = grid::shorten(&text, area.width.saturating_sub(2));
+    grid::text(buf, area, area.x + 1, area.y, &text, style);
 }
 
 /// The stages one below the other, each with what was done, and how it ended.
-pub(super) fn draw_column(way: Option<Way<'_>>, theme: Theme, area: Rect, buf: &mut Buffer) {
-    let title = way.map_or("no abort followed".to_owned(), |way| match way.ended {
-        true => way.story.outcome.name().to_owned(),
-        false => "under way".to_owned(),
+pub(super) fn draw_column(
+    way: Option<Way<'_>>,
+    idle: &str,
+    theme: Theme,
+    area: Rect,
+    buf: &mut Buffer,
+) {
+    let title = way.map_or(idle, |way| match way.ended {
+        true => way.story.outcome.name(),
+        false => "under way",
     });
-    grid::rule(buf, area, theme, &title, "");
+    grid::rule(buf, area, theme, title, "");
     let mut area = below(area, 1);
     for stage in Stage::ALL {
         let (mark, style) = way.map_or(("·", theme.dim()), |way| way.mark(theme, stage));
