@@ -296,7 +296,19 @@ pub(super) fn note(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
 /// A sentence in lines that are not wider than `room`, unless a word is.
 pub(super) fn wrap(what: &str, room: u16) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in what.split_whitespace() {
+    let most = usize::from(room.max(1));
+    let words = what
+        .split_whitespace()
+        .map(|word| word.chars().collect::<Vec<_>>());
+    // A word that is longer than a line goes on in the next.
+    let pieces = words.flat_map(|word| {
+        let pieces = word
+            .chunks(most)
+            .map(|piece| piece.iter().collect::<String>());
+        pieces.collect::<Vec<_>>()
+    });
+    for word in pieces {
+        let word = word.as_str();
         match lines.last_mut() {
             Some(line) if width(line) + 1 + width(word) <= room => {
                 line.push(' ');

@@ -18,7 +18,7 @@ use super::panel::Scroll;
 use super::panes::{self, PaneId};
 use super::screen;
 use super::theme::Theme;
-use super::worker::{Command, Report};
+use super::worker::{Command, Point, Report};
 use crate::abort::Story;
 use crate::target::RunState;
 use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind};
@@ -134,6 +134,8 @@ pub struct State {
     pub run: Option<RunState>,
     /// What the worker is busy with.
     pub working: Option<&'static str>,
+    /// The point of a trap that the machine runs to, or ran to last.
+    aim: Option<Point>,
     /// What was asked for while it was, to be done when the machine stands.
     pub next: Option<Action>,
     /// Index in [`RATES`].
@@ -189,6 +191,7 @@ impl State {
             live: false,
             run: None,
             working: None,
+            aim: None,
             next: None,
             rate: 2,
             mouse,

@@ -1,9 +1,11 @@
 //! Keys about the machine, and what the worker says of its runs.
 
 use super::{Effect, Link, PromptKind, RATES, State, seconds};
+use crate::abort::Story;
 use crate::target::RunState;
 use crate::tui::keymap::{self, Action};
 use crate::tui::worker::{CAPTURING, Command, Point, Written};
+use std::sync::Arc;
 
 impl State {
     /// Keys about the machine.
@@ -35,7 +37,10 @@ impl State {
             }
             Action::Capture => tell(Command::Capture),
             _ if !self.live => self.complain("this target is a file: it does not run"),
-            Action::Continue => tell(Command::Continue),
+            Action::Continue => {
+                tell(Command::Continue);
+                self.aim = None;
+            }
             _ => {
                 tell(Command::Interrupt);
                 self.next = None;
@@ -79,6 +84,10 @@ impl State {
             Command::Step(_) => "stepping",
             _ => "running",
         });
+        self.aim = match command {
+            Command::Follow(point) => Some(point),
+            _ => None,
+        };
         effects.push(Effect::Worker(command));
     }
 
@@ -104,6 +113,7 @@ impl State {
             RunState::Running => self.abort.written = None,
             // What stopped the machine is worth looking at.
             RunState::Stopped { cpu: Some(cpu), .. } if self.run == Some(RunState::Running) => {
+                let cpu = self.stopper(cpu);
                 self.abort.choose(cpu);
             }
             _ => {}
@@ -113,6 +123,31 @@ impl State {
         if let Some(action) = self.next.take_if(|_| stands) {
             self.message = None;
             self.run_control(action, effects);
+        }
+    }
+
+    /// The CPU that the machine stands for. Several may have come to a stop at once, of which the server names one.
+    fn stopper(&self, named: usize) -> usize {
+        let cpus = self.capture.iter().flat_map(|capture| &capture.system.cpus);
+        let pcs: Vec<_> = cpus.map(|cpu| cpu.pc).collect();
+        let pc = |cpu: usize| pcs.get(cpu).copied().flatten();
+        if pc(named).is_some_and(|pc| self.abort.breakpoints.contains(&pc)) {
+            return named;
+        }
+        let is_at_entry = |story: &&Arc<Story>| {
+            let entry = story.road.entry.as_ref().map(|entry| entry.pc);
+            entry.is_some() && entry == pc(story.cpu)
+        };
+        let mut entered = self.abort.under_way.iter().filter(is_at_entry);
+        match self.aim {
+            Some(Point::Stage(cpu) | Point::End(cpu)) => cpu,
+            Some(Point::Entry) => {
+                let others = entered.clone().next();
+                let of_named = entered.find(|story| story.cpu == named);
+                of_named.or(others).map_or(named, |story| story.cpu)
+            }
+            Some(Point::Outcome(_)) => self.abort.history.latest().unwrap_or(named),
+            None => named,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Effect, State};
 use crate::abort::{Until, Wanted};
 use crate::tui::worker::Command;
+use clap::builder::PossibleValue;
 use clap::{CommandFactory, Parser};
 use std::fmt;
 
@@ -12,8 +13,8 @@ use std::fmt;
 pub struct Followed {
     #[command(flatten)]
     wanted: Wanted,
-    /// How the one ends that A runs to
-    #[arg(long, value_enum)]
+    /// What A runs to
+    #[arg(long, value_name = "OUTCOME", value_enum)]
     until: Option<Until>,
 }
 
@@ -47,15 +48,18 @@ pub(super) fn help() -> Vec<String> {
     let command = Followed::command();
     let line = |argument: &clap::Arg| {
         let name = argument.get_long()?;
-        let values = argument.get_possible_values();
-        let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
-        let value = match (argument.get_value_names(), values.is_empty()) {
-            _ if !argument.get_action().takes_values() => String::new(),
-            (Some(names), true) => names.join(" "),
-            _ => values.join("|"),
+        let value = match argument.get_value_names() {
+            Some(names) if argument.get_action().takes_values() => names.join(" "),
+            _ => String::new(),
         };
         let words = format!("--{name} {value}");
-        Some(format!("{words:<30}{}", argument.get_help()?))
+        let values = argument.get_possible_values();
+        let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
+        let values = match values.is_empty() || value.is_empty() {
+            true => String::new(),
+            false => format!(": {}", values.join(", ")),
+        };
+        Some(format!("{words:<17}{}{values}", argument.get_help()?))
     };
     command.get_arguments().filter_map(line).collect()
 }
@@ -65,7 +69,7 @@ impl State {
     pub(super) fn follow_which(&mut self, text: &str, effects: &mut Vec<Effect>) {
         match Followed::try_parse_from(text.split_whitespace()) {
             _ if self.is_under_way() => {
-                self.complain("the machine runs up to something; i stops it")
+                self.complain("the machine runs up to something; i stops it");
             }
             Ok(followed) => {
                 effects.push(Effect::Worker(Command::Want(followed.wanted.clone())));
@@ -115,11 +119,11 @@ mod tests {
             "--cpu N ",
             "--call NAME ",
             "--steps ",
-            "--until mapped|refused|panic ",
+            "--until OUTCOME ",
         ];
         assert_eq!(help.len(), words.len());
         for (line, words) in help.iter().zip(words) {
-            assert!(line.starts_with(words) && line.len() > 40, "{line}");
+            assert!(line.starts_with(words) && line.len() > 30, "{line}");
         }
     }
 }

@@ -316,6 +316,35 @@ fn the_source_stands_above_the_instructions() {
 }
 
 #[test]
+fn the_cpu_that_was_waited_for_is_shown_whichever_the_server_names() {
+    let mut state = abort_state(100, 40);
+    let mut story = stories::mapped();
+    // Where CPU 2 stands.
+    story.cpu = 2;
+    story.road.entry = Some(stories::place(0x40_4020_2010, "hyp_vectors+0x400"));
+    let named = RunState::Stopped {
+        cpu: Some(3),
+        reason: "signal 5".to_owned(),
+    };
+    let run = |state: &mut State, keys: &str| {
+        press(state, keys);
+        send(state, 6, running());
+        following(state, vec![Arc::new(story.clone())]);
+        send(state, 6, Event::Worker(Report::Run(named.clone())));
+        state.abort.cpu
+    };
+    assert_eq!(run(&mut state, "a"), 2);
+    assert_eq!(run(&mut state, "hn"), 1);
+    assert_eq!(run(&mut state, "c"), 3);
+    told(&mut state, 7, stories::refused());
+    assert_eq!(run(&mut state, "A"), 1);
+    // A breakpoint of the user's is worth more.
+    let pc = captures()[1].system.cpus[3].pc.expect("a PC");
+    send(&mut state, 8, Event::Worker(Report::Breakpoints(vec![pc])));
+    assert_eq!(run(&mut state, "a"), 3);
+}
+
+#[test]
 fn keys_follow_aborts() {
     let mut state = abort_state(100, 40);
     for (keys, command) in [

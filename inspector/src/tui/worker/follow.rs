@@ -58,6 +58,7 @@ impl Worker {
             );
         }
         self.arm()?;
+        self.report_following(report);
         let goal = match point {
             Point::Entry => Goal::Entry,
             Point::Outcome(until) => Goal::Outcome(until),

@@ -104,6 +104,11 @@ impl History {
         self.told.iter().rev().find(|told| told.story.cpu == cpu)
     }
 
+    /// The CPU of the last one.
+    pub fn latest(&self) -> Option<usize> {
+        self.told.back().map(|told| told.story.cpu)
+    }
+
     /// Those that are shown, the earliest first.
     pub fn stories(&self) -> Vec<Arc<Story>> {
         let told = self.rows.iter().filter_map(|at| self.told.get(*at));
