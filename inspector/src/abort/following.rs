@@ -480,3 +480,6 @@ fn own(written: &Written, system: &System) -> Own {
         memory: memory.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

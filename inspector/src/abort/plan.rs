@@ -173,7 +173,7 @@ impl Plan {
     }
 
     /// Finds the functions that are symbols.
-    fn find_functions(&mut self, system: &System) {
+    pub(super) fn find_functions(&mut self, system: &System) {
         let functions: &[Function] = match system.hypervisor.kind {
             HypervisorKind::Hyp => &HYP,
             HypervisorKind::Pkvm => &PKVM,

@@ -16,7 +16,7 @@ pub(crate) fn place(pc: u64, symbol: &str) -> Place {
 }
 
 /// The capture with more RAM, and with the tables of hyp's pages and of a hole of 2 MiB.
-fn before() -> System {
+pub(crate) fn before() -> System {
     let mut system = system();
     system.ram = vec![Span::new(RAM, 64 << 20)];
     let host = &mut system.regimes[0];

@@ -1,0 +1,128 @@
+//! Whose writes a story tells: blocks of the host's stage 2 stand for words that some CPU wrote.
+
+use super::*;
+use crate::abort::plan::Plan;
+use crate::abort::testing::before;
+use crate::model::testing::RAM;
+use crate::model::{Symbol, Symbols};
+
+/// Blocks of 2 MiB, by number: what the CPU that is followed writes, and what another one does.
+const OWN: u64 = 9;
+const OTHERS: u64 = 17;
+const FUNCTIONS: [&str; 3] = ["get_leaf", "host_stage2_idmap_locked", "hyp_panic"];
+
+/// The machine when these blocks are mapped.
+fn mapped(blocks: &[u64]) -> System {
+    let mut system = before();
+    for block in blocks {
+        system.regimes[0].tables[1].words[*block as usize] = (RAM + (block << 21)) | 0x7fd;
+    }
+    system
+}
+
+fn look(blocks: &[u64]) -> Look {
+    let regimes = mapped(blocks).regimes.into_iter();
+    let looks = regimes.map(|regime| Walk {
+        tables: regime.tables,
+        ..Default::default()
+    });
+    looks.collect()
+}
+
+/// What a story says was written: the blocks, and by which comparison.
+fn told(story: &Story) -> (Vec<u64>, Comparison) {
+    let blocks = story.writes.iter().map(|write| (write.ia - RAM) >> 21);
+    (blocks.collect(), story.road.writes)
+}
+
+fn registers(own: &[(&str, u64)]) -> Registers {
+    let common = [("pc", 0x40_4020_0400), ("ELR_EL2", 0x4100_0888)];
+    let all = common.iter().chain(own);
+    Registers(
+        all.map(|(name, word)| ((*name).to_owned(), *word))
+            .collect(),
+    )
+}
+
+fn begin(system: System, own: &[(&str, u64)]) -> Following {
+    let road = Road::default();
+    Following::begin(system, 1, &registers(own), road, true, None).expect("a trap")
+}
+
+/// An abort that has come to where it maps, having looked the leaf up under the lock.
+fn mapping() -> (Following, Plan) {
+    let mut system = before();
+    let symbols = FUNCTIONS.iter().zip(1..).map(|(name, at)| Symbol {
+        name: (*name).to_owned(),
+        address: at * 0x1000,
+        size: 0x100,
+    });
+    system.symbols = Symbols::new(symbols.collect());
+    let mut plan = Plan::default();
+    plan.find_functions(&system);
+    let ipa = RAM + (OWN << 21);
+    let lock = host_lock(&system).and_then(|lock| lock.tickets);
+    let cause = [
+        ("ESR_EL2", 0x9200_0046),
+        ("FAR_EL2", ipa),
+        ("HPFAR_EL2", ipa >> 12 << 4),
+    ];
+    let mut following = begin(system, &cause);
+    for stop in &plan.functions[..2] {
+        following.reach(stop, &registers(&[("x30", 0x1080)]), lock);
+        if !following.has_looked() {
+            following.look(look(&[]));
+        }
+    }
+    (following, plan)
+}
+
+#[test]
+fn a_panic_in_the_function_that_maps_hides_no_write() {
+    let (mut following, plan) = mapping();
+    following.reach(&plan.functions[2], &registers(&[]), None);
+    let story = following.end(&mapped(&[OWN]), &registers(&[]), Seen::Panic);
+    assert!(matches!(story.outcome, Outcome::Panic { .. }));
+    assert_eq!(told(&story), (vec![OWN], Comparison::EntryToEnd));
+}
+
+#[test]
+fn what_others_write_behind_the_function_that_maps_is_theirs() {
+    let (mut following, _) = mapping();
+    let (_, stop) = following.returns.pop().expect("it is to return");
+    following.returned(&stop, &registers(&[]));
+    following.look(look(&[OWN]));
+    let story = following.end(&mapped(&[OWN, OTHERS]), &registers(&[]), Seen::Returns);
+    assert!(matches!(story.outcome, Outcome::Mapped { .. }));
+    assert_eq!(told(&story), (vec![OWN], Comparison::UnderLock));
+}
+
+/// Another CPU writes before this one has the lock.
+#[test]
+fn a_stepped_share_tells_of_its_own_writes_where_that_is_sure() {
+    let share = [
+        ("ESR_EL2", 0x5a00_0000),
+        ("x0", 0xc600_0010),
+        ("x1", RAM >> 12),
+    ];
+    let own = (vec![OWN], Comparison::UnderLock);
+    let all = (vec![OWN, OTHERS], Comparison::EntryToEnd);
+    for (kind, disturbed, expected) in [
+        (HypervisorKind::Hyp, false, &own),
+        (HypervisorKind::Hyp, true, &all),
+        (HypervisorKind::Pkvm, false, &all),
+    ] {
+        let mut system = before();
+        system.hypervisor.kind = kind;
+        let mut following = begin(system, &share);
+        following.look(look(&[OTHERS]));
+        if disturbed {
+            following.others_stepped();
+        }
+        assert_eq!(following.is_steady(), !disturbed);
+        following.look(look(&[OTHERS, OWN]));
+        let story = following.end(&mapped(&[OTHERS, OWN]), &registers(&[]), Seen::Returns);
+        assert_eq!(story.outcome, Outcome::Returned);
+        assert_eq!(&told(&story), expected, "{kind:?}, {disturbed}");
+    }
+}
