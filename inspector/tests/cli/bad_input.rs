@@ -21,7 +21,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// It fails with one sentence, which holds `words`.
-fn fail<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, words: &str) -> Ran {
+pub(crate) fn fail<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, words: &str) -> Ran {
     let ran = inspector(arguments);
     assert_eq!(ran.status, 3, "{ran:?}");
     assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");

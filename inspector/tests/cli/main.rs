@@ -1,6 +1,7 @@
 //! The program as its users run it: answers of every command, and what it says when something is
 //! wrong.
 
+mod abort_disturbed;
 mod bad_input;
 mod damage;
 mod dumps;
