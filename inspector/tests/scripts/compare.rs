@@ -74,6 +74,15 @@ pub(crate) fn assert_agree_on_damage(scripts: &Value, target: &str, images: &[&s
     });
 }
 
+/// Fails unless the inspector says the same of a snapshot as of the machine, which stands still.
+pub(crate) fn assert_keeps(file: &str, machine: &str, images: &[&str]) {
+    for command in ["info", "list", "owners", "locks", "vms"] {
+        let ask = |target| succeed([&[command, target, "--json"], images].concat());
+        let (saved, live) = (ask(file), ask(machine));
+        assert_eq!(saved.without_target(), live.without_target(), "{command}");
+    }
+}
+
 fn agree(scripts: &Value, ask: &dyn Fn(&[&str]) -> Ran) {
     let ask = |words: &[&str]| ask(words).json();
     assert_eq!(scripts["problems"], Value::Array(vec![]));

@@ -1,7 +1,8 @@
 //! Commands that do more than to show, and what is odd: on hyp, whose host never ends to fault.
 
-use crate::compare::{assert_agree, assert_agree_on_damage, command, document, gdb, remote};
-use crate::run::succeed;
+use crate::compare::{
+    assert_agree, assert_agree_on_damage, assert_keeps, command, document, gdb, remote,
+};
 use fixtures::qemu::{Boot, Machine};
 use serde_json::Value;
 use std::fs;
@@ -118,11 +119,7 @@ fn its_snapshot_opens_in_the_inspector() {
     let said = session(&machine, &[&format!("hyp snapshot {}", text(&file))], &[]);
     assert_says(&said, &["open it with: inspector tui "]);
     let images = ["--image", text(&machine.image().hyp)];
-    for command in ["info", "list", "owners", "locks"] {
-        let ask = |target| succeed([&[command, target, "--json"], &images[..]].concat());
-        let (saved, live) = (ask(text(&file)), ask(machine.gdb()));
-        assert_eq!(saved.without_target(), live.without_target());
-    }
+    assert_keeps(text(&file), machine.gdb(), &images);
     let again = document(&machine.image().hyp, &format!("core-file {}", text(&file)));
     assert_agree(&again, text(&file), &images);
 }

@@ -1,6 +1,6 @@
 //! Linux's pKVM, live and from snapshots.
 
-use crate::compare::{assert_agree, document, gdb, remote};
+use crate::compare::{assert_agree, assert_keeps, document, gdb, remote};
 use crate::run::succeed;
 use fixtures::{Boot, Cpu, Finally, Guests, Kernel};
 use std::time::Duration;
@@ -23,8 +23,13 @@ fn agree(boot: &Boot, line: &str) {
     assert_agree(&live, machine.gdb(), &images);
 
     let folder = TempDir::new().expect("a folder");
-    let file = folder.path().join("snapshot");
-    let file = file.to_str().expect("a plain path");
+    let path = |name| folder.path().join(name).display().to_string();
+    let (file, by_gdb) = (path("snapshot"), path("by-gdb"));
+    let connect = remote(machine.gdb());
+    let snapshot = format!("hyp snapshot {by_gdb}");
+    gdb(&vmlinux, &[&connect, &snapshot, "disconnect"], &[]);
+    assert_keeps(&by_gdb, machine.gdb(), &images);
+    let file = file.as_str();
     succeed([&["save", machine.gdb(), file], &images[..]].concat());
     drop(machine);
     let saved = document(&vmlinux, &format!("core-file {file}"));
@@ -61,11 +66,20 @@ fn a_cpu_in_a_guest() {
     agree(&boot, "init: spins in a guest");
 }
 
-/// While Linux boots it touches most of its memory for the first time.
 #[test]
-fn el2_is_stopped_where_it_runs() {
-    let mut machine = boot(Kernel::Linux7, Cpu::Max).start().expect("QEMU starts");
-    let up = "hVHE mode initialized successfully";
+fn linux_6_1_is_stopped_where_its_el2_runs() {
+    el2_is_stopped_where_it_runs(Kernel::Linux61, Cpu::CortexA72);
+}
+
+#[test]
+fn linux_7_is_stopped_where_its_el2_runs() {
+    el2_is_stopped_where_it_runs(Kernel::Linux7, Cpu::Max);
+}
+
+/// While Linux boots it touches most of its memory for the first time.
+fn el2_is_stopped_where_it_runs(kernel: Kernel, cpu: Cpu) {
+    let mut machine = boot(kernel, cpu).start().expect("QEMU starts");
+    let up = "mode initialized successfully";
     machine.wait_for(up, LIMIT).expect("pKVM comes up");
     machine.stop().expect("QEMU stops it");
     let said = gdb(
