@@ -1,7 +1,8 @@
 //! What tells one boot's EL2 from the next one's, of which breakpoints know nothing.
 
+use super::plan::Plan;
 use super::trap::HOST_STAGE2;
-use crate::model::System;
+use crate::model::{HypervisorKind, System};
 use crate::target::Registers;
 
 /// EL2 as it was when the breakpoints were set.
@@ -13,11 +14,14 @@ pub(super) struct Boot {
     tables: Vec<u64>,
     /// `VTTBR_EL2` of the CPUs that ran their host.
     hosts: Vec<u64>,
+    /// hyp's first instruction, at its physical address: after a reset the MMU is off. hyp is in the same place after each,
+    /// and in less than a second, so that nothing else tells. Linux takes longer, and is slid.
+    pub(super) start: Option<u64>,
 }
 
 impl Boot {
-    /// The boot that `system` was captured in, whose entries to EL2 for the host are at `entries`.
-    pub(super) fn of(system: &System, entries: &[u64]) -> Self {
+    /// The boot that `system` was captured in, and that `plan` was made of.
+    pub(super) fn of(system: &System, plan: &Plan) -> Self {
         let all = |name: &str| {
             system
                 .cpus
@@ -31,12 +35,21 @@ impl Boot {
             .filter(|cpu| cpu.stage2.as_deref() == Some(HOST_STAGE2));
         Self {
             // A vector table is 2 KiB, aligned so.
-            vectors: entries.iter().map(|entry| entry & !0x7ff).collect(),
+            vectors: plan.entries.iter().map(|entry| entry & !0x7ff).collect(),
             tables: all("TTBR0_EL2"),
             hosts: host
                 .filter_map(|cpu| cpu.registers.get("VTTBR_EL2"))
                 .collect(),
+            start: Some(system.hypervisor.kind)
+                .filter(|kind| *kind == HypervisorKind::Hyp)
+                .and_then(|_| plan.physical(system.symbols.find("_start")?.start)),
         }
+    }
+
+    /// Whether a CPU stands at the first instruction.
+    pub(super) fn begins(&self, cpus: &[Registers]) -> bool {
+        let at_start = |cpu: &Registers| self.start.is_some() && cpu.get("pc") == self.start;
+        cpus.iter().any(at_start)
     }
 
     /// Whether CPUs that stand so are of another boot: none has the vectors for the host, and none runs a guest, for which
@@ -80,7 +93,11 @@ mod tests {
             cpu.registers = registers(HOST);
             cpu.stage2 = Some(HOST_STAGE2.to_owned());
         }
-        let boot = Boot::of(&system, &[HOST[0] + 0x400]);
+        let plan = Plan {
+            entries: vec![HOST[0] + 0x400],
+            ..Plan::default()
+        };
+        let boot = Boot::of(&system, &plan);
         let [vectors, tables, stage2] = HOST;
         for (cpus, over) in [
             (vec![HOST], false),

@@ -57,9 +57,9 @@ pub enum FollowError {
         /// What the user asked for.
         target: String,
     },
-    /// EL2 is not what it was when the breakpoints were set.
+    /// It has been reset since the breakpoints were set.
     #[error(
-        "{target}: the machine has restarted, so that EL2's addresses are others: follow it anew"
+        "{target}: the machine has restarted, so that what was followed is over: follow it anew"
     )]
     Restarted {
         /// What the user asked for.
@@ -120,11 +120,15 @@ impl Follower {
             let target = target.name().to_owned();
             return Err(FollowError::NoHypervisor { target, reason });
         }
-        let boot = Boot::of(&system, &plan.entries);
+        let boot = Boot::of(&system, &plan);
         // All instructions are to be counted where a CPU is stepped anyway.
         let by_handler = wanted.call.is_none() && !wanted.steps && !plan.exits.is_empty();
         if !(by_handler && arm_handler(target, &mut plan)?) {
             arm_vectors(target, &mut plan)?;
+        }
+        if let Some(start) = boot.start {
+            // hyp's own server refuses it, and does not outlive a reset.
+            let _ = run(target)?.insert(Breakpoint::Code(start))?;
         }
         Ok(Self {
             plan,
@@ -240,6 +244,9 @@ impl Follower {
         self.seen = true;
         let mut finished = Vec::new();
         let cpus = target.some_registers(&AT_ENTRY)?;
+        if self.boot.begins(&cpus) {
+            self.check(target)?;
+        }
         for (cpu, registers) in cpus.into_iter().enumerate() {
             if self.concerns(cpu, &registers) {
                 // While another one was stepped, this one may have been, too.

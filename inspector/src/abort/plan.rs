@@ -152,7 +152,7 @@ pub struct Plan {
     /// What EL2 may execute.
     pub text: Vec<Span>,
     /// Where each of those is in physical memory.
-    physical: Vec<u64>,
+    pub(super) physical: Vec<u64>,
 }
 
 impl Plan {

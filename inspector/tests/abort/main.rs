@@ -8,6 +8,7 @@ mod qemu_leaving;
 mod qemu_linux;
 mod qemu_linux_touches;
 mod qemu_orders;
+mod qemu_restarts;
 mod qemu_round_trips;
 #[path = "../support/run.rs"]
 #[expect(dead_code, reason = "shared with tests that ask for more")]

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 /// Asks for what never comes.
 const NEVER: [&str; 3] = ["abort", "--ipa", "0x1000..0x2000"];
 
-fn start(line: &[&str]) -> Child {
+pub(crate) fn start(line: &[&str]) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_inspector"));
     child
         .args(line)
@@ -28,7 +28,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// The next rounds of the host, which it does not reach if it stands at a breakpoint.
-fn goes_on(machine: &mut fixtures::qemu::Machine) {
+pub(crate) fn goes_on(machine: &mut fixtures::qemu::Machine) {
     for _ in 0..3 {
         machine
             .wait_for("done: 2 CPUs", LIMIT)
