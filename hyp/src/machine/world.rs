@@ -244,12 +244,13 @@ impl<'a> Scheduler<'a> {
                 Some(cpu) => return Some(Stop::Step { cpu }),
                 None => self.choose(runnable)?,
             };
-            let foreseen = self.shared.cpus.lock()[cpu].will_write.is_some();
+            let foreseen = self.shared.cpus.lock()[cpu].will_write;
             self.shared.baton.step(cpu);
             self.steps += 1;
             let change = self.change(&command.watchpoints);
             // CPUs stop before a write that they are known to make, and behind another.
-            let change = change.filter(|_| !foreseen);
+            let change =
+                change.filter(|&watched| !foreseen.is_some_and(|write| meet(write, watched)));
             if self.alive.load(Ordering::Relaxed) != alive {
                 return Some(Stop::Panic { cpu });
             }
