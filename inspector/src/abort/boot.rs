@@ -5,6 +5,9 @@ use super::trap::HOST_STAGE2;
 use crate::model::{HypervisorKind, System};
 use crate::target::Registers;
 
+/// hyp's vector tables: while a client is attached to its own debugger, CPUs that come on take the second for the first.
+const HYP_VECTORS: [&str; 2] = ["el2_vectors", "attached_vectors"];
+
 /// EL2 as it was when the breakpoints were set.
 #[derive(Debug)]
 pub(super) struct Boot {
@@ -33,9 +36,13 @@ impl Boot {
             .cpus
             .iter()
             .filter(|cpu| cpu.stage2.as_deref() == Some(HOST_STAGE2));
+        // A vector table is 2 KiB, aligned so.
+        let vectors = plan.entries.iter().map(|entry| entry & !0x7ff);
+        let is_hyp = system.hypervisor.kind == HypervisorKind::Hyp;
+        let named = HYP_VECTORS.iter().filter(|_| is_hyp);
+        let named = named.filter_map(|name| Some(system.symbols.find(name)?.start));
         Self {
-            // A vector table is 2 KiB, aligned so.
-            vectors: plan.entries.iter().map(|entry| entry & !0x7ff).collect(),
+            vectors: vectors.chain(named).collect(),
             tables: all("TTBR0_EL2"),
             hosts: host
                 .filter_map(|cpu| cpu.registers.get("VTTBR_EL2"))
@@ -74,6 +81,7 @@ impl Boot {
 mod tests {
     use super::*;
     use crate::model::testing::system;
+    use crate::model::{Symbol, Symbols};
 
     const HOST: [u64; 3] = [0x40_4020_0000, 0x4030_0000, 0x1_4031_0000];
 
@@ -112,6 +120,15 @@ mod tests {
             let cpus: Vec<_> = cpus.into_iter().map(registers).collect();
             assert_eq!(boot.is_over(&cpus), over, "{cpus:?}");
         }
+        // hyp with a client at its own debugger.
+        let attached = [registers([vectors + 0x800, tables, stage2])];
+        assert!(boot.is_over(&attached));
+        system.symbols = Symbols::new(vec![Symbol {
+            name: "attached_vectors".to_owned(),
+            address: vectors + 0x800,
+            size: 0x800,
+        }]);
+        assert!(!Boot::of(&system, &plan).is_over(&attached));
         // A server without these registers cannot tell.
         assert!(!boot.is_over(&[Registers::default()]));
     }
