@@ -7,7 +7,8 @@ Modules in reading order; each uses only those before it, which a test enforces:
 - `descriptors`, `walk`: translation tables, by the Arm architecture (DDI 0487, chapter D8)
 - `system`: what was found, as plain data
 - `btf`: the kernel's types
-- `states`: page states and joint owners
+- `joint`, `states`: page states, and joint owners
+- `locks`: ticket locks, and who holds them
 - `symbols`, `syndrome`: names of EL2's functions, and why a CPU came there
 - `own`, `pkvm`: where the two hypervisors keep all that
 - `arguments`, `rows`: what stands behind a command, and its answer as text

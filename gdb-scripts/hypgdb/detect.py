@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # hyp's main type, by which gdb knows the members of `HYP`.
 HYP_TYPE = "hyp::init::Hyp"
+# What its debugger keeps of a CPU.
+PARKED_TYPE = "hyp_image::debugger::parked::Parked"
 
 
 @contextmanager
@@ -36,17 +38,20 @@ def machine() -> Iterator[States]:
 def look(target: Target) -> Iterator[States]:
     """What a machine runs."""
     files = program_files()
-    record = hyp_record() if target.description is None else None
+    bare = target.description is None
+    record, parked = (rust_record(HYP_TYPE), rust_record(PARKED_TYPE)) if bare else (None, None)
     with target.reading():
-        yield States(_system(target, files, record))
+        yield States(_system(target, files, record, parked))
 
 
-def _system(target: Target, files: list[Elf], record: own.Record | None) -> System:
+def _system(target: Target, files: list[Elf], record: own.Record | None, parked: own.Record | None) -> System:
     hyp = next((elf for elf in files if elf.symbol("HYP")), None)
     if target.description:
         return own.system(target.description, target.memory, target.cpus, hyp)
     if hyp and record:
-        return own.system(own.read(target.memory, hyp, record), target.memory, target.cpus, hyp)
+        description = own.read(target.memory, hyp, record)
+        cpus = own.uncovered(target.memory, hyp, parked, target.cpus) if parked else target.cpus
+        return own.system(description, target.memory, cpus, hyp)
     vmlinux = next((elf for elf in files if pkvm.is_pkvm(elf)), None)
     if vmlinux:
         return pkvm.system(vmlinux, target.memory, target.cpus)
@@ -71,9 +76,9 @@ def _open(path: str, _modified: int) -> Elf:
     return Elf(path)
 
 
-def hyp_record() -> own.Record | None:
-    """The type of hyp's variable, if gdb knows it."""
+def rust_record(name: str) -> own.Record | None:
+    """One of hyp's types, if gdb knows it."""
     try:
-        return RustRecord(gdb.lookup_type(HYP_TYPE))
+        return RustRecord(gdb.lookup_type(name))
     except gdb.error:
         return None

@@ -11,6 +11,8 @@ from .memory import Memory, Problem, Span
 from .system import HOST, HYP, Cpu, Field, Layout, LockPlace, System
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .elf import Elf
 
 FORMAT = "hyp.description/1"
@@ -158,6 +160,29 @@ class Variable:
         return [data[at : at + size] for at in range(0, len(data), size)]
 
 
+def uncovered(memory: Memory, elf: Elf, record: Record, cpus: list[Cpu]) -> list[Cpu]:
+    """CPUs as they were where hyp's own debugger has stopped them: it keeps what each was doing in `PARKED`."""
+    symbol = elf.symbol("PARKED")
+    pa = symbol and elf.load_address(symbol.address)
+    if symbol is None or pa is None:
+        return cpus
+    data, found = memory.read(pa, symbol.size), list[Cpu]()
+    for index, cpu in enumerate(cpus):
+        element = data[index * record.size : (index + 1) * record.size]
+        parked = len(element) == record.size and record.field("parked").of(element)
+        found.append(Cpu(cpu.number, dict(_saved(record, element, cpu)), parked=True) if parked else cpu)
+    return found
+
+
+def _saved(record: Record, element: bytes, cpu: Cpu) -> Iterator[tuple[str, int]]:
+    """Registers of a parked CPU, as far as they are kept: members are named as their register but for the case."""
+    for name in cpu.registers:
+        try:
+            yield name, record.field("pstate" if name == "cpsr" else name.lower()).of(element)
+        except Problem:
+            continue
+
+
 def system(description: Description, memory: Memory, cpus: list[Cpu], elf: Elf | None) -> System:
     """The machine, by what hyp says of itself and by its CPUs' registers."""
     # hyp's own debugger runs on tables of its own; whoever it has not stopped has hyp's.
@@ -173,6 +198,8 @@ def system(description: Description, memory: Memory, cpus: list[Cpu], elf: Elf |
         xnx=descriptors.bits(mmfr1, 31, 28) != 0,
     )
     problems = list(description.problems)
+    parked = ", ".join(str(cpu.number) for cpu in cpus if cpu.parked)
+    shown = [("parked", f"CPU {parked}: shown are the registers that hyp's debugger saved")] if parked else []
     for cpu in cpus:
         for register, regime, root in [
             ("VTTBR_EL2", host_s2, description.host_root),
@@ -181,7 +208,7 @@ def system(description: Description, memory: Memory, cpus: list[Cpu], elf: Elf |
             if regime.base(cpu[register]) != root:
                 problems.append(
                     f"CPU {cpu.number}: {register} is {cpu[register]:#x}, and hyp says {root:#x}: "
-                    "is a client on hyp's own gdb channel?"
+                    "is this the image that runs?"
                 )
     if description.profile != "A":
         problems.append(f"hyp's layout is {description.profile}, and only A is known here")
@@ -200,6 +227,6 @@ def system(description: Description, memory: Memory, cpus: list[Cpu], elf: Elf |
         cpus=cpus,
         locks=description.locks,
         sections=description.sections,
-        facts=[("found by", description.source)],
+        facts=[("found by", description.source), *shown],
         problems=problems,
     )

@@ -220,6 +220,8 @@ def _layout(kernel: Kernel) -> Layout:
         owner_encoding="63:60" if btf.has("kvm_invalid_pte_type") else "9:2",
         owners={value: name for value, name in names.items() if name in OWNERS},
         records=records,
+        # Linux 6.7, "KVM: arm64: Add a handler to share memory with FF-A".
+        ffa=kernel.has("host_buffers"),
     )
 
 

@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING
 import gdb
 
 from .descriptors import bit, bits
+from .locks import NO_CPU, tickets
 from .states import STATES, software_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NO_CPU = 0xFFFF_FFFF
-
 
 def lock_text(word: int) -> str:
-    """A ticket lock: `owner` in the lower half, `next` in the upper."""
-    owner, following = bits(word, 15, 0), bits(word, 31, 16)
-    if owner == following:
-        return f"free, ticket {owner}"
-    waiting = (following - owner - 1) % (1 << 16)
-    return f"held, ticket {owner}" + (f", {waiting} waiting" if waiting else "")
+    """A ticket lock."""
+    lock = tickets(word)
+    if not lock.held:
+        return f"free, ticket {lock.owner}"
+    return f"held, ticket {lock.owner}" + (f", {lock.waiters} waiting" if lock.waiters else "")
 
 
 def descriptor_text(raw: int) -> str:

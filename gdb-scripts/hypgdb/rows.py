@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from .descriptors import attributes, bits
-from .memory import Span, number
-from .states import LEAVES, Page, States
+from .descriptors import attributes
+from .locks import lock
+from .memory import Span
+from .states import LEAVES, States
 from .walk import translate
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from .arguments import Filters
     from .descriptors import Regime
+    from .joint import Page
     from .system import Cpu, LockPlace, System, Vm
     from .walk import Entry, Step
 
@@ -131,8 +133,12 @@ def page_line(page: Page) -> str:
     """A range of pages and whose they are."""
     sides = [f"host {page.host or 'unreadable'}", f"hyp {page.hyp or 'unreadable'}"]
     sides += [f"guest {side.handle:#x} {side.state} at {side.ipa:#x}" for side in page.guests]
-    mark = MARK if page.owner in ("none", "conflict") or None in (page.host, page.hyp) else " "
-    return f"{mark} {page.span} {size(page.span.size):>6}  {page.owner:12} {', '.join(sides)}"
+    if page.lent is not None:
+        sides.append(f"lent {page.lent} times")
+    mark = " " if page.rule else MARK
+    return (
+        f"{mark} {page.span} {size(page.span.size):>6}  {page.owner:12} {', '.join(sides)}  {page.rule or ''}".rstrip()
+    )
 
 
 def step_line(step: Step) -> str:
@@ -152,22 +158,19 @@ def walk_lines(states: States, regime: Regime, ia: int) -> Iterator[str]:
 
 
 def lock_line(system: System, place: LockPlace) -> str:
-    """A ticket lock: 16 bits of `owner`, and `next` above them, which must be read at once."""
-    word = number(system.memory, place.pa, 4)
-    owner, following = bits(word, 15, 0), bits(word, 31, 16)
-    line = f"  {place.name:10} {place.pa:#x}  owner {owner} next {following}"
-    if owner == following:
+    """A ticket lock."""
+    found = lock(system, place)
+    line = f"  {place.name:10} {place.pa:#x}  owner {found.owner} next {found.next}"
+    if not found.held:
         return line + "  free"
     line += "  held"
     if place.recorded:
-        holder, taker = number(system.memory, place.pa + 4, 4), number(system.memory, place.pa + 8)
-        line += f" by CPU {holder}, taken at {taker:#x}" if holder != 0xFFFF_FFFF else " (changing hands)"
+        recorded = found.holder is not None
+        line += f" by CPU {found.holder}, taken at {found.taker:#x}" if recorded else " (changing hands)"
     else:
-        # Whoever holds it is at EL2, where nothing moves it to another CPU.
-        at_el2 = [str(cpu.number) for cpu in system.cpus if cpu.level == 2]
-        line += f" by CPU {' or '.join(at_el2)}" if at_el2 else " by no CPU at EL2"
-    waiters = (following - owner - 1) % (1 << 16)
-    return line + f", {waiters} waiting" if waiters else line
+        one_of = " or ".join(map(str, found.candidates))
+        line += f" by CPU {one_of}" if one_of else " by no CPU at EL2"
+    return line + f", {found.waiters} waiting" if found.waiters else line
 
 
 def cpu_lines(cpu: Cpu, where: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Page states and owners: what each side says of a page, and what that is together."""
+"""Page states and owners: what each side says of a page."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from .descriptors import bits
+from .descriptors import attributes, bits
+from .joint import GuestSide, Page, Sides, merged
 from .memory import PAGE, Problem, Span, find
 from .system import HOST, HYP, Layout, System
 from .walk import Entry, entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from .descriptors import Regime
 
 STATES = ("owned", "shared-owned", "shared-borrowed", "no-page")
 LEAVES = ("block", "page")
+What = TypeVar("What")
 
 
 class Annotation(NamedTuple):
@@ -60,29 +62,6 @@ class Said(NamedTuple):
 
     span: Span
     what: str | None
-
-
-class GuestSide(NamedTuple):
-    """What a guest says of a page, and where it has it."""
-
-    handle: int
-    ipa: int
-    state: str
-
-
-class Page(NamedTuple):
-    """A physical range with the same states on each side. `ipa` in `guests` is that of its first page."""
-
-    span: Span
-    owner: str
-    host: str | None
-    hyp: str | None
-    guests: tuple[GuestSide, ...]
-
-    def at(self, pa: int) -> Page:
-        """What it says of the one page that holds an address."""
-        start = pa // PAGE * PAGE
-        return _moved(self, start - self.span.start)._replace(span=Span(start, PAGE))
 
 
 @dataclass
@@ -175,14 +154,41 @@ class States:
     @cached_property
     def pages(self) -> list[Page]:
         """All of RAM, neighbours that say the same in one."""
-        return list(_merged(self._sweep()))
+        return list(merged(self._sweep()))
+
+    @cached_property
+    def _annotated(self) -> list[Said]:
+        """Owners that the host's tables name."""
+        regime = self.system.regime("host-s2")
+        named = [(entry, self.owner_in(regime, entry)) for entry in self.entries["host-s2"]]
+        return [Said(Span(entry.ia, entry.size), owner.owner) for entry, owner in named if owner]
+
+    @cached_property
+    def _access(self) -> list[Said]:
+        """What the host may do."""
+        regime, found = self.system.regime("host-s2"), list[Said]()
+        for entry in self.entries["host-s2"]:
+            if entry.kind in LEAVES:
+                access = attributes(regime, entry.raw, entry.limits).access
+                found.append(Said(Span(entry.ia, entry.size), access))
+        return found
+
+    @cached_property
+    def _counts(self) -> list[tuple[Span, int]]:
+        """How many guests a page is lent to, of those that are."""
+        records = self.system.layout.records
+        if not records or not records.share_count:
+            return []
+        counts = [(span, records.share_count.of(data)) for span, data in self._records]
+        return [(span, count) for span, count in counts if count]
 
     def _sweep(self) -> Iterator[Page]:
         host, hyp = _Track(self.host, "owned"), _Track(self.hyp, "no-page")
-        edges = {edge for said in (*self.host, *self.hyp) for edge in (said.span.start, said.span.end)}
-        edges |= {edge for span, _ in self._guests for edge in (span.start, span.end)}
-        edges |= {edge for region in self.system.ram for edge in (region.start, region.end)}
-        ordered = sorted(edges)
+        annotated, access = _Track(self._annotated, None), _Track(self._access, None)
+        counts = _Track(self._counts, None)
+        every = (self.host, self.hyp, self._annotated, self._access, self._counts, self._guests)
+        spans = [said[0] for side in every for said in side] + self.system.ram
+        ordered = sorted({edge for span in spans for edge in (span.start, span.end)})
         waiting, here = list(reversed(self._guests)), list[tuple[Span, GuestSide]]()
         for start, end in pairwise(ordered):
             while waiting and waiting[-1][0].start <= start:
@@ -190,10 +196,12 @@ class States:
             here = [(span, side) for span, side in here if start in span]
             if find(self.system.ram, start) is None:
                 continue
-            sides = tuple(
+            guests = tuple(
                 sorted(GuestSide(side.handle, side.ipa + start - span.start, side.state) for span, side in here)
             )
-            yield _page(Span(start, end - start), host.at(start), hyp.at(start), sides)
+            sides = Sides(host.at(start), hyp.at(start), guests, counts.at(start))
+            ffa = self.system.layout.ffa
+            yield sides.page(Span(start, end - start), annotated.at(start), access.at(start), ffa)
 
     def page(self, pa: int) -> Page | None:
         """What all sides say of one address; `None` of what is no RAM."""
@@ -237,17 +245,17 @@ def _state(value: int) -> str:
     return STATES[value] if value < len(STATES) else "reserved"
 
 
-class _Track:
+class _Track(Generic[What]):
     """One side, asked for ever higher addresses."""
 
-    def __init__(self, said: list[Said], otherwise: str) -> None:
+    def __init__(self, said: Sequence[tuple[Span, What]], otherwise: What) -> None:
         self.said, self.otherwise, self.next = said, otherwise, 0
 
-    def at(self, address: int) -> str | None:
-        while self.next < len(self.said) and self.said[self.next].span.end <= address:
+    def at(self, address: int) -> What:
+        while self.next < len(self.said) and self.said[self.next][0].end <= address:
             self.next += 1
-        if self.next < len(self.said) and address in self.said[self.next].span:
-            return self.said[self.next].what
+        if self.next < len(self.said) and address in self.said[self.next][0]:
+            return self.said[self.next][1]
         return self.otherwise
 
 
@@ -255,29 +263,3 @@ def _overlapping(said: list[Said], span: Span) -> list[Said]:
     """Those that touch the span; they are sorted and disjoint."""
     first = bisect_right(said, span.start, key=lambda said: said.span.end)
     return said[first : bisect_left(said, span.end, key=lambda said: said.span.start)]
-
-
-def _page(span: Span, host: str | None, hyp: str | None, guests: tuple[GuestSide, ...]) -> Page:
-    sides = [(HOST, host), (HYP, hyp), *((f"guest:{side.handle:#x}", side.state) for side in guests)]
-    claims = [name for name, state in sides if state in ("owned", "shared-owned")]
-    owner = "none" if not claims else claims[0] if len(claims) == 1 else "conflict"
-    return Page(span, owner, host, hyp, guests)
-
-
-def _merged(pages: Iterable[Page]) -> Iterator[Page]:
-    """Neighbours that differ in nothing but their addresses are one."""
-    last: Page | None = None
-    for page in pages:
-        if last and last.span.end == page.span.start and _moved(last, last.span.size)[1:] == page[1:]:
-            last = last._replace(span=Span(last.span.start, last.span.size + page.span.size))
-            continue
-        if last:
-            yield last
-        last = page
-    if last:
-        yield last
-
-
-def _moved(page: Page, size: int) -> Page:
-    """What the page `size` bytes further would say."""
-    return page._replace(guests=tuple(side._replace(ipa=side.ipa + size) for side in page.guests))

@@ -20,6 +20,8 @@ class Cpu:
 
     number: int
     registers: dict[str, int]
+    # Stopped by hyp's own debugger; the registers are those that it saved.
+    parked: bool = False
 
     def __getitem__(self, name: str) -> int:
         return self.registers.get(name, 0)
@@ -73,6 +75,8 @@ class Layout:
     owners: dict[int, str]
     # None: states are in software bits of descriptors.
     records: Records | None = None
+    # Whether the host may share pages by FF-A, of which nothing is tracked.
+    ffa: bool = False
 
     @property
     def page_state_in(self) -> str:

@@ -9,7 +9,7 @@ from .memory import Problem
 from .walk import output
 
 if TYPE_CHECKING:
-    from .states import Page
+    from .joint import Page
 
 
 def hyp_pa(va: int) -> int:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from hypgdb import rows
 from hypgdb.descriptors import attributes, bits
 from hypgdb.detect import machine
-from hypgdb.memory import number
+from hypgdb.locks import lock
 from hypgdb.walk import translate
 
 if TYPE_CHECKING:
     from hypgdb.descriptors import Regime
-    from hypgdb.states import Page, States
+    from hypgdb.joint import Page
+    from hypgdb.states import States
     from hypgdb.system import Cpu, LockPlace, System, Vm
     from hypgdb.walk import Entry
 
@@ -104,6 +105,8 @@ def range_document(page: Page) -> Json:
         "owner": page.owner,
         "host": page.host,
         "hyp": page.hyp,
+        "refcount": page.lent,
+        "rule": page.rule,
         "guests": [{"handle": hex(side.handle), "ipa": hex(side.ipa), "state": side.state} for side in page.guests],
     }
 
@@ -137,13 +140,23 @@ def walk_document(states: States, regime: Regime, ia: int) -> Json:
 
 
 def lock_document(system: System, place: LockPlace) -> Json:
-    word = number(system.memory, place.pa, 4)
-    return {"pa": hex(place.pa), "owner_ticket": bits(word, 15, 0), "next_ticket": bits(word, 31, 16)}
+    found = lock(system, place)
+    said: Json = {
+        "pa": hex(place.pa),
+        "owner_ticket": found.owner,
+        "next_ticket": found.next,
+        "held": found.held,
+        "waiters": found.waiters,
+        "candidates": found.candidates,
+    }
+    if found.holder is not None:
+        said["holder"] = {"cpu": found.holder, "how": "recorded", "pc": hex(found.taker or 0)}
+    return said
 
 
 def cpu_document(cpu: Cpu) -> Json:
     registers = {name: hex(value) for name, value in cpu.registers.items() if name.endswith("_EL2")}
-    return {"cpu": cpu.number, "el": cpu.level, "pc": hex(cpu["pc"]), "registers": registers}
+    return {"cpu": cpu.number, "el": cpu.level, "pc": hex(cpu["pc"]), "parked": cpu.parked, "registers": registers}
 
 
 def vm_document(vm: Vm) -> Json:

@@ -31,7 +31,8 @@ class Words:
         self.reads += 1
         if not self.ram.covers(Span(pa, size)):
             raise Problem(f"{pa:#x} is no RAM")
-        return b"".join(self.words.get(at, 0).to_bytes(8, "little") for at in range(pa // 8 * 8, pa + size, 8))[:size]
+        words = (self.words.get(at, 0).to_bytes(8, "little") for at in range(pa // 8 * 8, pa + size, 8))
+        return b"".join(words)[pa % 8 :][:size]
 
 
 def host() -> Regime:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from simulated import LINEAR, RAM, machine
 
-from hypgdb import rows
+from hypgdb import joint, rows
 from hypgdb.arguments import Filters
 from hypgdb.memory import PAGE
 from hypgdb.states import Annotation, States, annotation
@@ -60,6 +62,43 @@ def test_joint_owners() -> None:
         (5 * PAGE, PAGE, "none", "reserved", "no-page"),
         (6 * PAGE, 2 * PAGE, "host", "owned", "no-page"),
     ]
+
+
+GUEST = joint.GuestSide(0x1001, 0, "owned")
+LENT = GUEST._replace(state="shared-borrowed")
+
+
+@pytest.mark.parametrize(
+    ("sides", "annotated", "access", "rule"),
+    [
+        (("owned", "no-page", ()), None, "rwx", "J1"),
+        (("owned", "no-page", ()), "hyp", None, None),
+        (("shared-owned", "shared-borrowed", ()), None, "rwx", "J2"),
+        (("shared-borrowed", "shared-owned", ()), None, "rwx", "J3"),
+        (("no-page", "owned", ()), "hyp", None, "J4"),
+        (("no-page", "owned", ()), None, None, None),
+        (("no-page", "owned", ()), None, "r--", "J9"),
+        (("shared-owned", "no-page", ()), None, "rwx", "J5"),
+        (("shared-owned", "no-page", (LENT,)), None, "rwx", None),
+        (("shared-owned", "no-page", (LENT,), 1), None, "rwx", "J6"),
+        (("shared-owned", "no-page", (LENT, LENT), 2), None, "rwx", "J6"),
+        (("shared-owned", "no-page", (LENT, GUEST), 2), None, "rwx", None),
+        (("no-page", "no-page", (GUEST,)), "guest:0x1001", None, "J7"),
+        (("no-page", "no-page", (GUEST,)), "guest:0x1000", None, None),
+        (("shared-borrowed", "no-page", (GUEST._replace(state="shared-owned"),)), None, "rwx", "J8"),
+        ((None, "owned", ()), None, None, None),
+    ],
+)
+def test_legal_joint_states(
+    sides: tuple[Any, ...], annotated: str | None, access: str | None, rule: str | None
+) -> None:
+    found = joint.Sides(*sides, *[None] * (4 - len(sides)))
+    assert found.page(RAM, annotated, access, ffa=True).rule == rule
+
+
+def test_ff_a_is_not_everywhere() -> None:
+    found = joint.Sides("shared-owned", "no-page", (), None)
+    assert found.page(RAM, None, "rwx", ffa=False).rule is None
 
 
 def test_private_mappings_do_not_count() -> None:

@@ -36,11 +36,32 @@ pub(crate) fn gdb(program: &Path, commands: &[&str], environment: &[(&str, &Path
     said + &complaints
 }
 
+/// One of the scripts that are for tests only, as a command.
+pub(crate) fn test_script(name: &str) -> String {
+    format!("source {}", scripts().join("tests").join(name).display())
+}
+
+/// Memory packets are about physical addresses: an address of EL2's is nothing where the host runs.
+pub(crate) const PHYSICAL: &str = "maint packet Qqemu.PhyMemMode:1";
+pub(crate) const VIRTUAL: &str = "maint packet Qqemu.PhyMemMode:0";
+
+/// Fails unless all of that is said, in this order.
+#[track_caller]
+pub(crate) fn assert_says(said: &str, texts: &[&str]) {
+    let mut rest = said;
+    for text in texts {
+        let found = rest.split_once(text);
+        rest = found
+            .unwrap_or_else(|| panic!("{text:?} is missing, or not in its place, in:\n{said}"))
+            .1;
+    }
+}
+
 /// Everything the scripts say of the target that gdb connects to.
 pub(crate) fn document(program: &Path, connect: &str) -> Value {
     let folder = TempDir::new().expect("a folder");
     let file = folder.path().join("document");
-    let script = format!("source {}", scripts().join("tests/document.py").display());
+    let script = test_script("document.py");
     let mut commands = vec!["set width 0", connect, &script];
     if connect.starts_with("target remote") {
         commands.push("disconnect");
@@ -104,16 +125,9 @@ fn agree(scripts: &Value, ask: &dyn Fn(&[&str]) -> Ran) {
     );
     let entries = chosen(&list, "entries", tracked);
     assert_same("entry", scripts, "entries", &entries, &["count", "problem"]);
-    assert_same("range", scripts, "ranges", &ranges(&ask(&["owners"])), &[]);
-    let mut locks = chosen(&ask(&["locks"]), "locks", |_| true);
-    locks.sort_by_key(|lock| number(&lock["pa"]));
-    assert_same(
-        "lock",
-        scripts,
-        "locks",
-        &locks,
-        &["name", "symbol", "held", "waiters", "holder"],
-    );
+    let ranges = chosen(&ask(&["owners"]), "ranges", |_| true);
+    assert_same("range", scripts, "ranges", &ranges, &[]);
+    locks(scripts, &ask(&["locks"]));
     cpus(scripts, &ask(&["cpus"]));
     let vms = chosen(&ask(&["vms"]), "vms", |_| true);
     assert_same(
@@ -170,40 +184,37 @@ fn assert_same(what: &str, scripts: &Value, name: &str, inspector: &[Value], oth
     assert_eq!(scripts.len(), inspector.len(), "{what}: so many");
 }
 
-/// What `owners` says without what the scripts do not; neighbours are one that then say the same.
-fn ranges(owners: &Value) -> Vec<Value> {
-    let mut found = Vec::<Value>::new();
-    for range in array(owners, "ranges") {
-        let mut range = range.clone();
-        for name in ["refcount", "rule"] {
-            range.as_object_mut().expect("an object").remove(name);
-        }
-        match found.last_mut() {
-            Some(last) if continues(last, &range) => {
-                let size = |range: &Value| range["size"].as_u64().expect("a size");
-                last["size"] = (size(last) + size(&range)).into();
-            }
-            _ => found.push(range),
-        }
-    }
-    found
-}
-
 fn number(value: &Value) -> u64 {
     let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
     u64::from_str_radix(digits.expect("a number in hex"), 16).expect("a number in hex")
 }
 
-/// Whether the second range says the same as the first one, right behind it.
-fn continues(last: &Value, next: &Value) -> bool {
-    let size = last["size"].as_u64().expect("a size");
-    let mut moved = last.clone();
-    moved["pa"] = format!("{:#x}", number(&last["pa"]) + size).into();
-    moved["size"] = next["size"].clone();
-    for guest in moved["guests"].as_array_mut().expect("an array") {
-        guest["ipa"] = format!("{:#x}", number(&guest["ipa"]) + size).into();
+/// The holder that a lock records is the same, and one that is worked out is among those that may be it.
+fn locks(scripts: &Value, locks: &Value) {
+    let mut locks = chosen(locks, "locks", |_| true);
+    locks.sort_by_key(|lock| number(&lock["pa"]));
+    let others = ["name", "symbol", "holder", "candidates"];
+    assert_same("lock", scripts, "locks", &locks, &others);
+    for (script, lock) in array(scripts, "locks").iter().zip(&locks) {
+        let holder = &lock["holder"];
+        if holder["how"] == "inferred" {
+            let candidates = array(script, "candidates");
+            assert!(candidates.contains(&holder["cpu"]), "{script} {lock}");
+        }
+        let recorded = (holder["how"] == "recorded").then_some(holder);
+        for name in ["cpu", "how", "pc"] {
+            let known = recorded.map_or(&Value::Null, |holder| &holder[name]);
+            assert_eq!(&script["holder"][name], known, "{script} {lock}");
+        }
     }
-    moved == *next
+}
+
+/// Fails unless both say the same of the locks, of which one at least is held.
+pub(crate) fn assert_agree_on_held_locks(scripts: &Value, target: &str, images: &[&str]) {
+    let said = succeed([&["locks", target, "--json"], images].concat()).json();
+    let holds = |lock: &Value| !lock["holder"].is_null();
+    assert!(array(&said, "locks").iter().any(holds), "{said}");
+    locks(scripts, &said);
 }
 
 /// Where each CPU is, and those of its registers that both know.

@@ -1,7 +1,8 @@
 //! Commands that do more than to show, and what is odd: on hyp, whose host never ends to fault.
 
 use crate::compare::{
-    assert_agree, assert_agree_on_damage, assert_keeps, command, document, gdb, remote,
+    PHYSICAL, VIRTUAL, assert_agree, assert_agree_on_damage, assert_keeps, assert_says, command,
+    document, gdb, remote, test_script,
 };
 use fixtures::qemu::{Boot, Machine};
 use serde_json::Value;
@@ -37,17 +38,6 @@ fn session(machine: &Machine, commands: &[&str], environment: &[(&str, &Path)]) 
     gdb(&machine.image().hyp, &line, environment)
 }
 
-#[track_caller]
-fn assert_says(said: &str, texts: &[&str]) {
-    let mut rest = said;
-    for text in texts {
-        let found = rest.split_once(text);
-        rest = found
-            .unwrap_or_else(|| panic!("{text:?} is missing, or not in its place, in:\n{said}"))
-            .1;
-    }
-}
-
 #[test]
 fn they_load_fast_and_say_nothing() {
     let machine = started();
@@ -57,6 +47,22 @@ fn they_load_fast_and_say_nothing() {
     let source = format!("source {}", text(&crate::compare::scripts().join("hyp.py")));
     let after = "python print('fast' if time.process_time() - before < 0.2 else 'slow')";
     assert_eq!(gdb(hyp, &[before, &source, after], &[]).trim(), "fast");
+}
+
+/// Beside pwndbg, gef and whatever else lives in the same gdb.
+#[test]
+fn they_add_what_is_named_after_hyp_and_change_nothing() {
+    let output = Command::new("gdb-multiarch")
+        .args(["-nx", "-batch", "-ex", &test_script("beside.py")])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output();
+    let output = output.expect("gdb-multiarch is missing: `cargo fixtures setup` installs it");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert_says(&said, &["function hyp_pa", "hyp abort", "name hyp_load"]);
+    let ours = ["+ hyp", "+ name hyp", "+ function hyp_", "+ function s2_"];
+    for line in said.lines() {
+        assert!(ours.iter().any(|start| line.starts_with(start)), "{said}");
+    }
 }
 
 #[test]
@@ -108,6 +114,28 @@ fn el2_is_stopped_and_its_abort_explained() {
             "0x10 is no RAM",
             "/odd is no option here",
         ],
+    );
+}
+
+#[test]
+fn values_print_as_what_they_say() {
+    let machine = started();
+    let said = session(
+        &machine,
+        &[
+            &test_script("places.py"),
+            PHYSICAL,
+            "set language rust",
+            "print *($annotation as *mut hyp::desc::Desc)",
+            "print *($record as *mut hyp::pool::PageRecord)",
+            "print *($lock as *mut hyp::lock::TicketLock)",
+            VIRTUAL,
+        ],
+        &[],
+    );
+    assert_says(
+        &said,
+        &["= 0x4 invalid, owner 1\n", "= refcount ", "= free, ticket "],
     );
 }
 
@@ -234,13 +262,7 @@ fn damaged_tables_are_marked_and_the_rest_is_shown() {
         let at = table(&sound, level) + 8 * 511;
         let write = |word: u64| {
             let set = format!("set {{unsigned long}}{at:#x} = {word:#x}");
-            let on = [
-                "set language c",
-                "maint packet Qqemu.PhyMemMode:1",
-                &set,
-                "maint packet Qqemu.PhyMemMode:0",
-                "hyp s2",
-            ];
+            let on = ["set language c", PHYSICAL, &set, VIRTUAL, "hyp s2"];
             session(&machine, &on, &[])
         };
         let said = write(word);

@@ -38,6 +38,13 @@ fn agree(cpu: Cpu) {
         // The machine runs on.
         gdb(&hyp, &[&remote(server), "detach"], &[]);
     }
+    // What CPUs were doing that hyp's own debugger has stopped, seen by QEMU's.
+    gdb(&hyp, &[&remote(machine.channel()), "disconnect"], &[]);
+    let parked = document(&hyp, &remote(machine.gdb()));
+    assert_agree(&parked, machine.gdb(), &images);
+    let cpus = parked["cpus"].as_array().expect("an array").iter();
+    let all_parked = cpus.clone().all(|cpu| cpu["parked"] == true);
+    assert!(all_parked, "{cpus:?}");
 }
 
 #[test]
