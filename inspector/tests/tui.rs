@@ -354,3 +354,24 @@ fn terminal_follows_aborts_and_writes_them_to_a_file() {
     assert!(!aborts.is_empty());
     assert!(aborts.iter().all(|abort| abort["outcome"] == "refused"));
 }
+
+#[test]
+fn terminal_runs_up_to_a_write_and_says_who_wrote() {
+    let terminal = inspector(&["tui", "--background", "dark"], LOOK);
+    seen(&terminal, "capture 1,");
+    for (keys, words) in [
+        ("9", "no abort followed"),
+        ("ulock host is taken\r", " wrote lock host: "),
+        ("Fcall\r", "unexpected argument 'call' found"),
+        ("F--until mapped\r", "follows only --until mapped"),
+        // The next one is stopped at when it is at its entry: its descriptor is not yet written.
+        ("F\x15--ipa 0x42000000..0x43000000\r", "follows only --ipa"),
+        ("a", "under way"),
+        ("uthe descriptor of host-s2", "changes"),
+        ("\r", " wrote the descriptor of host-s2 "),
+    ] {
+        send(&terminal, keys);
+        seen(&terminal, words);
+    }
+    send(&terminal, "q");
+}

@@ -80,9 +80,13 @@ impl Follower {
     /// where traps end, or this abort gave up before, and the branch that decides it is not known yet.
     pub fn is_stepped(&self, cpu: usize) -> bool {
         let following = self.following.get(&cpu);
-        following.is_some_and(|following| {
-            self.wanted.steps || self.plan.exits.is_empty() || following.puzzling
-        })
+        following
+            .is_some_and(|following| self.wanted.steps || self.only_steps() || following.puzzling)
+    }
+
+    /// Whether there are no breakpoints where traps end, so that each must be stepped to its end.
+    pub fn only_steps(&self) -> bool {
+        self.plan.exits.is_empty()
     }
 
     /// Leaves it to whoever uses this to step CPUs, or not to. When it is no longer left to them, traps that are

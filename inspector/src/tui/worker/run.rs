@@ -1,7 +1,7 @@
 //! Running a machine up to something: what ends a run, and seeing at each stop whether that was it.
 
 use super::{Machine, Point, Report, Worker};
-use crate::abort;
+use crate::abort::{self, Follower};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::Tickets;
@@ -151,6 +151,10 @@ impl Worker {
     pub(super) fn watch(&mut self, watch: Watch, report: &dyn Fn(Report)) -> anyhow::Result<()> {
         let span = Span::new(watch.pa, watch.at.size);
         let old = read(self.standing_machine()?.target(), span)?;
+        // While one CPU is stepped through its trap the others stand, and who writes is not seen.
+        if self.follower.as_ref().is_some_and(Follower::only_steps) {
+            self.disarm(report)?;
+        }
         self.aim(Goal::Write { watch, old }, "waiting for a write", report)
     }
 
