@@ -7,6 +7,7 @@ mod qemu_hyp;
 mod qemu_leaving;
 mod qemu_linux;
 mod qemu_linux_touches;
+mod qemu_moments;
 mod qemu_orders;
 mod qemu_restarts;
 mod qemu_round_trips;
@@ -14,3 +15,5 @@ mod qemu_round_trips;
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;
 mod tables;
+#[path = "../support/wire.rs"]
+mod wire;

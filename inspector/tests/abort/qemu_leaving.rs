@@ -18,7 +18,7 @@ pub(crate) fn start(line: &[&str]) -> Child {
     child.spawn().expect("the program runs")
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let status = Command::new("kill")
         .args([name, &id])

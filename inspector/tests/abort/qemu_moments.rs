@@ -1,0 +1,149 @@
+//! Whatever ends a session of `abort` in the middle of a story, and wherever: nothing of it stays in the machine.
+
+use crate::client::Client;
+use crate::qemu_hyp::{arguments, working};
+use crate::qemu_leaving::{goes_on, signal, start};
+use crate::run::inspector;
+use crate::wire::{Then, Wire};
+use fixtures::qemu::{Boot, Machine};
+use std::process::{Child, Output};
+
+/// How many moments of a session.
+const MOMENTS: usize = 9;
+/// From the packet behind the one that sets the inspector's mark on.
+const MARKED: usize = 6;
+
+/// How a session ended, and how many packets it sent.
+struct Ended {
+    output: Output,
+    packets: usize,
+}
+
+impl Ended {
+    /// The one sentence that it said.
+    fn sentence(&self) -> String {
+        let errors = String::from_utf8_lossy(&self.output.stderr).into_owned();
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert_eq!(self.output.status.code(), Some(3), "{errors}");
+        errors
+    }
+}
+
+fn machine() -> Machine {
+    working(&Boot::hyp().expect("the image builds").cpus(2))
+}
+
+/// Two stories, of a client to whom something happens at its packet of that number.
+fn session(machine: &Machine, packets: usize, act: impl FnOnce(&Child) -> Then) -> Ended {
+    let wire = Wire::new();
+    let rest = ["abort", "--count", "2", "--timeout", "3"];
+    let child = start(&arguments(machine, wire.name(), &rest));
+    let packets = wire.carry(machine.gdb(), packets, || act(&child));
+    let output = child.wait_with_output().expect("it ends");
+    Ended { output, packets }
+}
+
+/// Moments all over a session, each somewhere else between two of the same kind.
+fn moments(machine: &Machine) -> Vec<usize> {
+    let whole = session(machine, usize::MAX, |_| Then::Goes);
+    let status = whole.output.status;
+    assert!(status.success(), "{:?}", whole.output);
+    assert!(whole.packets > 10 * MOMENTS, "{}", whole.packets);
+    let step = (whole.packets - MARKED) / MOMENTS;
+    (0..MOMENTS).map(|n| MARKED + n * step + n).collect()
+}
+
+/// Has the machine stand, or run.
+fn set(machine: &mut Machine, runs: bool) {
+    let mut client = Client::connect(machine.gdb());
+    client.order("Qqemu.PhyMemMode:0");
+    if runs {
+        client.order("D;1");
+        drop(client);
+        goes_on(machine);
+    }
+}
+
+/// It runs or stands, and where it runs it comes to no breakpoint.
+fn assert_left(machine: &mut Machine, runs: bool, by: &str) {
+    if runs {
+        goes_on(machine);
+        return;
+    }
+    let mut client = Client::connect(machine.gdb());
+    client.send("Qqemu.PhyMemMode:0");
+    // A machine that ran would say first that it stops.
+    assert_eq!(client.packet(), b"OK", "{by}");
+    client.send("vCont;c");
+    goes_on(machine);
+    client.interrupt();
+    let stop = client.stop();
+    assert!(stop.starts_with("T02"), "{by}: {stop}");
+}
+
+#[test]
+fn a_signal_at_any_moment_leaves_the_machine_as_it_was() {
+    let mut machine = machine();
+    let moments = moments(&machine);
+    let mut interrupted = 0;
+    for (n, moment) in moments.into_iter().enumerate() {
+        let runs = n % 2 == 0;
+        set(&mut machine, runs);
+        let name = ["-INT", "-TERM", "-HUP"][n % 3];
+        let ended = session(&machine, moment, |child| {
+            signal(child, name);
+            Then::Goes
+        });
+        let by = format!("{name} at {moment}");
+        // Behind its last story it ends as it would have anyway.
+        if !ended.output.status.success() {
+            let errors = ended.sentence();
+            assert!(errors.contains("interrupted"), "{by}: {errors}");
+            interrupted += 1;
+        }
+        assert_left(&mut machine, runs, &by);
+    }
+    assert!(interrupted > MOMENTS / 2, "{interrupted}");
+}
+
+#[test]
+fn a_client_that_is_killed_at_any_moment_is_cleaned_up_after_by_the_next() {
+    let mut machine = machine();
+    for moment in moments(&machine) {
+        set(&mut machine, true);
+        session(&machine, moment, |child| {
+            signal(child, "-KILL");
+            Then::Cut
+        });
+        let gdb = machine.gdb().to_owned();
+        let next = inspector(arguments(&machine, &gdb, &["info"]));
+        let says = |words| assert!(next.stderr.contains(words), "{moment}: {}", next.stderr);
+        assert_eq!(next.status, 0, "{}", next.stderr);
+        says("An earlier inspector was killed");
+        let mut client = Client::connect(&gdb);
+        client.order("Qqemu.PhyMemMode:0");
+        client.send("vCont;c");
+        goes_on(&mut machine);
+        client.interrupt();
+        assert!(client.stop().starts_with("T02"), "{moment}");
+    }
+}
+
+#[test]
+fn a_link_that_is_cut_or_silent_at_any_moment_is_one_sentence() {
+    let mut machine = machine();
+    for (n, moment) in moments(&machine).into_iter().enumerate() {
+        set(&mut machine, true);
+        let (then, words) = match n % 2 {
+            0 => (Then::Cut, "link lost"),
+            _ => (Then::Mute, "within 3 s"),
+        };
+        let ended = session(&machine, moment, |_| then);
+        let errors = ended.sentence();
+        assert!(errors.contains(words), "{then:?} at {moment}: {errors}");
+        let gdb = machine.gdb().to_owned();
+        let next = inspector(arguments(&machine, &gdb, &["info"]));
+        assert_eq!(next.status, 0, "{}", next.stderr);
+        assert_left(&mut machine, false, &format!("{then:?} at {moment}"));
+    }
+}
