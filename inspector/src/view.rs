@@ -33,9 +33,9 @@ pub use page::{
 };
 pub use runs::{Run, RunFilter, runs, runs_table};
 pub use story::{
-    call_text, changes_table, choice_table, choice_text, fault_walk_table, memory_text,
-    outcome_role, outcome_text, road_table, steps_table, story_heading, story_row, story_tables,
-    trap_table, writes_table,
+    branch_text, call_text, changes_table, choice_table, choice_text, fault_walk_table,
+    memory_text, outcome_role, outcome_text, road_table, steps_table, story_heading, story_row,
+    story_tables, trap_table, writes_table,
 };
 pub use vms::{vcpus_table, vm_table, vms_table};
 pub use walk::{WalkView, end_name, shape_name, walk, walk_table};

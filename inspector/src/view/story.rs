@@ -95,7 +95,8 @@ fn injected_text(exception: &Injected) -> String {
     text
 }
 
-fn branch_text(branch: &Branch) -> String {
+/// The branch that decided, its function and its line of source.
+pub fn branch_text(branch: &Branch) -> String {
     let mut text = match &branch.instruction {
         Some(instruction) => format!("`{instruction}` at {}", place_text(&branch.at)),
         None => format!("the branch at {}", place_text(&branch.at)),

@@ -2,7 +2,7 @@
 
 use super::history::Told;
 use crate::abort::trap::{HOST_STAGE2, fault};
-use crate::abort::{Cause, Fault, Place, Story, Walk, Word, Write};
+use crate::abort::{Cause, Fault, Outcome, Place, Story, Walk, Word, Write};
 use crate::arch::disassembly::disassemble;
 use crate::arch::regime::Regime;
 use crate::arch::{esr, fields, sysreg};
@@ -13,8 +13,8 @@ use crate::tui::grid;
 use crate::tui::panel::Panel;
 use crate::tui::worker::Written;
 use crate::view::{
-    Cell, Role, Row, call_text, changes_table, choice_text, end_name, fault_walk_table,
-    memory_text, outcome_role, outcome_text, road_table, trap_table,
+    Cell, Role, Row, branch_text, call_text, changes_table, choice_text, end_name,
+    fault_walk_table, memory_text, outcome_role, outcome_text, road_table, trap_table,
 };
 
 fn row(name: &str, cells: impl IntoIterator<Item = Cell>) -> Row {
@@ -151,6 +151,13 @@ pub(super) fn told(told: &Told) -> Panel {
         "outcome",
         [Cell::new(outcome_role(&story.outcome), outcome_text(story))],
     )];
+    if let Outcome::Refused {
+        branch: Some(branch),
+        ..
+    } = &story.outcome
+    {
+        rows.push(row("refused by", [plain(branch_text(branch))]));
+    }
     let Some(fault) = story.fault() else {
         rows.extend(trap_table(story).rows);
         rows.extend(became(story));
