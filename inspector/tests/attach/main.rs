@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+mod abort_pane;
 #[path = "../support/client.rs"]
 mod client;
 mod proxy;
