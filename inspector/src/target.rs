@@ -291,19 +291,39 @@ pub trait RunControl {
     /// The link failed.
     fn wait(&mut self, limit: Duration) -> Result<RunState, TargetError>;
 
-    /// Sets a breakpoint on all CPUs of a machine that stands. One that is set stays so.
+    /// Sets breakpoints on all CPUs of a machine that stands, all in one exchange. One that is set stays so.
     ///
-    /// `Ok(Err(reason))` when the server refuses this one: it has no room, or nothing is there.
+    /// An answer for each, in order: `Err(reason)` when the server refuses this one: it has no room, or nothing is there.
     ///
     /// # Errors
     /// The link failed, or the machine runs.
-    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError>;
+    fn insert_all(
+        &mut self,
+        breakpoints: &[Breakpoint],
+    ) -> Result<Vec<Result<(), String>>, TargetError>;
 
-    /// Takes a breakpoint of ours away, on a machine that stands. Does nothing when it is not set.
+    /// Takes breakpoints of ours away, on a machine that stands, all in one exchange. Those that are not set are left out.
     ///
     /// # Errors
     /// The link failed, or the machine runs.
-    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError>;
+    fn remove_all(&mut self, breakpoints: &[Breakpoint]) -> Result<(), TargetError>;
+
+    /// Sets one breakpoint, as [`RunControl::insert_all`] does.
+    ///
+    /// # Errors
+    /// The link failed, or the machine runs.
+    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
+        let answer = self.insert_all(&[breakpoint])?.pop();
+        Ok(answer.unwrap_or(Ok(())))
+    }
+
+    /// Takes one breakpoint away, as [`RunControl::remove_all`] does.
+    ///
+    /// # Errors
+    /// The link failed, or the machine runs.
+    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
+        self.remove_all(&[breakpoint])
+    }
 
     /// Those of ours that are set, in the order they were set in.
     fn breakpoints(&self) -> Vec<Breakpoint>;

@@ -205,9 +205,7 @@ impl Follower {
     /// The link failed.
     pub fn disarm(&mut self, target: &mut dyn Target) -> Result<(), FollowError> {
         let control = run(target)?;
-        for breakpoint in control.breakpoints() {
-            control.remove(breakpoint)?;
-        }
+        control.remove_all(&control.breakpoints())?;
         self.on_the_way.clear();
         self.following.clear();
         Ok(())
@@ -294,9 +292,7 @@ impl Follower {
             self.remember(story);
         }
         if self.following.is_empty() {
-            for breakpoint in self.on_the_way.drain(..) {
-                run(target)?.remove(breakpoint)?;
-            }
+            run(target)?.remove_all(&std::mem::take(&mut self.on_the_way))?;
         }
         for story in finished {
             self.name_the_faster(story);
@@ -404,13 +400,14 @@ impl Follower {
         let sees_all = self.arm_stops(target, exits)?;
         if !sees_all {
             // Where an ERET itself cannot be seen, the way back to it is.
-            let ways = self.plan.ways_back.clone();
-            for pc in ways {
-                let breakpoint = Breakpoint::Code(pc);
-                if run(target)?.insert(breakpoint)?.is_ok() {
-                    self.on_the_way.push(breakpoint);
-                    if !self.plan.exits.contains(&pc) {
-                        self.plan.exits.push(pc);
+            let ways = self.plan.ways_back.iter().map(|pc| Breakpoint::Code(*pc));
+            let ways: Vec<_> = ways.collect();
+            let answers = run(target)?.insert_all(&ways)?;
+            for (pc, answer) in self.plan.ways_back.iter().zip(answers) {
+                if answer.is_ok() {
+                    self.on_the_way.push(Breakpoint::Code(*pc));
+                    if !self.plan.exits.contains(pc) {
+                        self.plan.exits.push(*pc);
                     }
                 }
             }
@@ -425,10 +422,11 @@ impl Follower {
         stops: Vec<(u64, String)>,
     ) -> Result<bool, FollowError> {
         let refused = self.refused.len();
-        for (pc, function) in stops {
-            let breakpoint = Breakpoint::Code(pc);
-            match run(target)?.insert(breakpoint)? {
-                Ok(()) => self.on_the_way.push(breakpoint),
+        let breakpoints: Vec<_> = stops.iter().map(|(pc, _)| Breakpoint::Code(*pc)).collect();
+        let answers = run(target)?.insert_all(&breakpoints)?;
+        for ((pc, function), answer) in stops.into_iter().zip(answers) {
+            match answer {
+                Ok(()) => self.on_the_way.push(Breakpoint::Code(pc)),
                 Err(reason) => self.refused.push(Missing { function, reason }),
             }
         }

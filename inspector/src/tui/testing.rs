@@ -367,20 +367,27 @@ impl RunControl for Fake {
         self.state()
     }
 
-    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
+    fn insert_all(
+        &mut self,
+        breakpoints: &[Breakpoint],
+    ) -> Result<Vec<Result<(), String>>, TargetError> {
         self.link()?;
-        if self.breakpoints.len() == self.room {
-            return Ok(Err("no room".to_owned()));
-        }
-        if !self.breakpoints.contains(&breakpoint) {
-            self.breakpoints.push(breakpoint);
-        }
-        Ok(Ok(()))
+        let insert = |breakpoint: &Breakpoint| {
+            if self.breakpoints.len() == self.room {
+                return Err("no room".to_owned());
+            }
+            if !self.breakpoints.contains(breakpoint) {
+                self.breakpoints.push(*breakpoint);
+            }
+            Ok(())
+        };
+        Ok(breakpoints.iter().map(insert).collect())
     }
 
-    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
+    fn remove_all(&mut self, breakpoints: &[Breakpoint]) -> Result<(), TargetError> {
         self.link()?;
-        self.breakpoints.retain(|other| *other != breakpoint);
+        self.breakpoints
+            .retain(|other| !breakpoints.contains(other));
         Ok(())
     }
 

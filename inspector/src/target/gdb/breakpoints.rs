@@ -19,7 +19,7 @@ use super::link::printable;
 use super::run::Machine;
 use crate::target::{Breakpoint, TargetError};
 
-const REMOVING: &str = "removing a breakpoint";
+const REMOVING: &str = "removing breakpoints";
 
 /// Breakpoints of ours, and how to ask this server for them.
 #[derive(Debug, Default)]
@@ -74,34 +74,63 @@ impl Breakpoints {
 }
 
 impl Machine {
-    pub(super) fn insert_breakpoint(
+    pub(super) fn insert_breakpoints(
         &mut self,
-        breakpoint: Breakpoint,
-    ) -> Result<Result<(), String>, TargetError> {
-        let doing = "setting a breakpoint";
+        breakpoints: &[Breakpoint],
+    ) -> Result<Vec<Result<(), String>>, TargetError> {
+        let doing = "setting breakpoints";
         self.ensure_stopped(doing)?;
-        if self.breakpoints.set.contains(&breakpoint) {
-            return Ok(Ok(()));
+        let mut added: Vec<Breakpoint> = Vec::new();
+        for breakpoint in breakpoints {
+            if !self.breakpoints.set.contains(breakpoint) && !added.contains(breakpoint) {
+                added.push(*breakpoint);
+            }
         }
-        // It counts as set before it is: whatever becomes of the reply, it is taken away again.
-        self.breakpoints.set.push(breakpoint);
-        let reply = self
-            .link
-            .ask(doing, &self.breakpoints.request('Z', breakpoint))?;
-        if reply == b"OK" {
-            return Ok(Ok(()));
-        }
-        self.breakpoints.set.pop();
-        Ok(Err(refusal(&reply)))
+        // They count as set before they are: whatever becomes of the replies, they are taken away again.
+        self.breakpoints.set.extend(&added);
+        // An exchange may be begun anew, and QEMU counts what is set twice as two: each is taken away first.
+        let pairs = added
+            .iter()
+            .flat_map(|breakpoint| ['z', 'Z'].map(|action| (action, *breakpoint)));
+        let requests: Vec<_> = pairs
+            .map(|(action, breakpoint)| self.breakpoints.request(action, breakpoint))
+            .collect();
+        let replies = self.link.exchange(doing, &requests)?;
+        let replies = replies.iter().skip(1).step_by(2);
+        let refused: Vec<_> = added
+            .into_iter()
+            .zip(replies)
+            .filter(|(_, reply)| *reply != b"OK")
+            .map(|(breakpoint, reply)| (breakpoint, refusal(reply)))
+            .collect();
+        let find = |breakpoint: &Breakpoint| refused.iter().find(|(of, _)| of == breakpoint);
+        self.breakpoints.set.retain(|set| find(set).is_none());
+        let answer = |breakpoint| match find(breakpoint) {
+            Some((_, reason)) => Err(reason.clone()),
+            None => Ok(()),
+        };
+        Ok(breakpoints.iter().map(answer).collect())
     }
 
-    pub(super) fn remove_breakpoint(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
-        if self.breakpoints.set.contains(&breakpoint) {
+    pub(super) fn remove_breakpoints(
+        &mut self,
+        breakpoints: &[Breakpoint],
+    ) -> Result<(), TargetError> {
+        let ours = &self.breakpoints;
+        let gone: Vec<_> = breakpoints
+            .iter()
+            .copied()
+            .filter(|breakpoint| ours.set.contains(breakpoint))
+            .collect();
+        if !gone.is_empty() {
+            let requests: Vec<_> = gone
+                .iter()
+                .map(|breakpoint| ours.request('z', *breakpoint))
+                .collect();
             self.ensure_stopped(REMOVING)?;
             // One that is gone already is answered with an error, and gone.
-            self.link
-                .ask(REMOVING, &self.breakpoints.request('z', breakpoint))?;
-            self.breakpoints.set.retain(|other| *other != breakpoint);
+            self.link.exchange(REMOVING, &requests)?;
+            self.breakpoints.set.retain(|set| !gone.contains(set));
         }
         Ok(())
     }

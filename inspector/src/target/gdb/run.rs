@@ -179,12 +179,15 @@ impl RunControl for Machine {
         Ok(self.state.clone())
     }
 
-    fn insert(&mut self, breakpoint: Breakpoint) -> Result<Result<(), String>, TargetError> {
-        self.insert_breakpoint(breakpoint)
+    fn insert_all(
+        &mut self,
+        breakpoints: &[Breakpoint],
+    ) -> Result<Vec<Result<(), String>>, TargetError> {
+        self.insert_breakpoints(breakpoints)
     }
 
-    fn remove(&mut self, breakpoint: Breakpoint) -> Result<(), TargetError> {
-        self.remove_breakpoint(breakpoint)
+    fn remove_all(&mut self, breakpoints: &[Breakpoint]) -> Result<(), TargetError> {
+        self.remove_breakpoints(breakpoints)
     }
 
     fn breakpoints(&self) -> Vec<Breakpoint> {

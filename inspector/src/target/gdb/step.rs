@@ -162,16 +162,13 @@ impl Machine {
             self.link.exchange(doing, &[format!("Hc{id}")])?;
             return self.go_until_stop(doing, &request, Duration::ZERO);
         }
-        let mut added = Vec::new();
-        for way in ways.into_iter().map(Breakpoint::Code) {
-            if !self.breakpoints.set.contains(&way) && self.insert_breakpoint(way)?.is_ok() {
-                added.push(way);
-            }
-        }
+        let ways = ways.into_iter().map(Breakpoint::Code);
+        let added: Vec<_> = ways
+            .filter(|way| !self.breakpoints.set.contains(way))
+            .collect();
+        self.insert_breakpoints(&added)?;
         let stop = self.go_until_stop(doing, &format!("vCont;c:{id}"), STEP)?;
-        for way in added {
-            self.remove_breakpoint(way)?;
-        }
+        self.remove_breakpoints(&added)?;
         Ok(stop)
     }
 

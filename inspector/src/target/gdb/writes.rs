@@ -2,7 +2,7 @@
 
 use super::run::{Machine, parse_stop, watch_address};
 use super::step::STEP;
-use crate::target::{Breakpoint, RunState, TargetError, rsp};
+use crate::target::{Breakpoint, RunControl, RunState, TargetError, rsp};
 use memchr::memmem;
 
 impl Machine {
@@ -48,11 +48,11 @@ impl Machine {
             }
             let here = Breakpoint::Code(pc);
             let set = self.breakpoints.is_code(pc);
-            if set || self.insert_breakpoint(here)?.is_ok() {
+            if set || self.insert(here)?.is_ok() {
                 self.go_until_stop(doing, &format!("vCont;c:{id}"), STEP)?;
             }
             if !set {
-                self.remove_breakpoint(here)?;
+                self.remove(here)?;
             }
         }
         Ok(())
