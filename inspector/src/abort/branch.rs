@@ -195,7 +195,7 @@ impl Follower {
 
     /// What there is to say of a branch; `None` for one that is part of letting go of a lock, which decides nothing.
     fn branch(&self, images: &mut Images, passed: Passed, word: u32, e2h: bool) -> Option<Branch> {
-        let symbols = &self.symbols;
+        let symbols = &self.armed.symbols;
         let place = |pc| Place {
             pc,
             symbol: symbols.name_of(pc),

@@ -35,19 +35,21 @@ const ABOUT_PAGES: [AboutPages; 4] = [
     AboutPages { name: "__pkvm_host_share_guest", arguments: 4, count: Some(3) },
 ];
 
+/// What is called by `x0`, and its name. Calls of PSCI, for example, are none of the hypervisor's own: their numbers stay
+/// whole.
+pub(super) fn named(system: &System, x0: u64) -> (u64, Option<&String>) {
+    match x0 & !0xffff == HYPERCALL {
+        true => (x0 & 0xffff, system.hypercalls.get(&(x0 & 0xffff))),
+        false => (x0, None),
+    }
+}
+
 /// The hypercall that a CPU at the entry makes.
 pub(super) fn call(before: &System, registers: &Registers) -> Call {
     let argument = |number: usize| registers.get(&format!("x{number}")).unwrap_or(0);
-    // Others are calls of PSCI, for example: their numbers stay whole, and are none of the hypervisor's own.
-    let (id, name) = match argument(0) {
-        number if number & !0xffff == HYPERCALL => {
-            let id = number & 0xffff;
-            (id, before.hypercalls.get(&id).cloned())
-        }
-        number => (number, None),
-    };
+    let (id, name) = named(before, argument(0));
     let mut about = ABOUT_PAGES.iter();
-    let about = about.find(|about| name.as_deref() == Some(about.name));
+    let about = about.find(|about| name.is_some_and(|name| name == about.name));
     let span = about.and_then(|about| {
         let size = page_size(before);
         let count = about.count.map_or(1, argument).clamp(1, MAX_PAGES);
@@ -56,7 +58,7 @@ pub(super) fn call(before: &System, registers: &Registers) -> Call {
     });
     Call {
         id,
-        name,
+        name: name.cloned(),
         arguments: (1..=about.map_or(ARGUMENTS, |about| about.arguments))
             .map(argument)
             .collect(),

@@ -3,6 +3,7 @@
 use super::asking::{arm_handler, arm_vectors, host_registers, leads_below, look, tickets};
 use super::boot::Boot;
 use super::branch::{Puzzle, is_e2h};
+use super::calls;
 use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
 use super::{Missing, Outcome, Place, Road, Story, Wanted};
@@ -10,7 +11,7 @@ use crate::addr::Span;
 use crate::arch::esr;
 use crate::hypervisor;
 use crate::image::Images;
-use crate::model::{Symbols, System};
+use crate::model::System;
 use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use std::time::{Duration, Instant};
 /// How many mappings are remembered, to say which CPU was faster.
 const REMEMBERED: usize = 64;
 
-/// The registers that tell whether a CPU stands at an entry for something that is to be followed.
-const AT_ENTRY: [&str; 4] = ["pc", "ESR_EL2", "FAR_EL2", "HPFAR_EL2"];
+/// The registers that tell whether a CPU stands at an entry for something that is to be followed. A hypercall's number is
+/// in x0.
+const AT_ENTRY: [&str; 5] = ["pc", "ESR_EL2", "FAR_EL2", "HPFAR_EL2", "x0"];
 
 /// Why nothing can be followed.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +90,8 @@ pub struct Follower {
     mapped: VecDeque<(usize, Span)>,
     /// Aborts that did not end well for the host, the last one first.
     pub(super) puzzles: VecDeque<Puzzle>,
-    /// Names of EL2's addresses.
-    pub(super) symbols: Symbols,
+    /// What was captured when the breakpoints were set: names, and what does not change while EL2 is the same.
+    pub(super) armed: System,
 }
 
 pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, FollowError> {
@@ -141,7 +143,7 @@ impl Follower {
             following: BTreeMap::new(),
             mapped: VecDeque::new(),
             puzzles: VecDeque::new(),
-            symbols: system.symbols,
+            armed: system,
         })
     }
 
@@ -260,7 +262,15 @@ impl Follower {
     fn concerns(&self, cpu: usize, registers: &Registers) -> bool {
         let is_entry = |pc| self.plan.entries.contains(&pc);
         self.following.contains_key(&cpu)
-            || registers.get("pc").is_some_and(is_entry) && self.wants(cpu, registers)
+            || registers.get("pc").is_some_and(is_entry)
+                && self.wants(cpu, registers)
+                && (self.frame(registers).is_some() || self.is_called(registers))
+    }
+
+    /// Where the host's registers are, of a CPU at an entry that is the function that the vector calls.
+    fn frame(&self, registers: &Registers) -> Option<u64> {
+        let by_function = self.plan.called_by_vector == registers.get("pc");
+        registers.get("x0").filter(|_| by_function)
     }
 
     /// A CPU has come to where it stands.
@@ -340,8 +350,11 @@ impl Follower {
         }
         let before = hypervisor::capture(target, images)?;
         let pc = registers.get("pc").unwrap_or(0);
-        let by_function = self.plan.called_by_vector == Some(pc);
-        let frame = registers.get("x0").filter(|_| by_function);
+        let frame = self.frame(registers);
+        let host = host_registers(target, &self.armed, frame, registers)?;
+        if !self.is_called(&host) {
+            return Ok(lost);
+        }
         self.arm_the_way(target)?;
         let entry = Place {
             pc,
@@ -356,9 +369,7 @@ impl Follower {
         let mapping = self.plan.functions.iter().find(maps);
         let is_set = |stop: &Stop| self.on_the_way.contains(&Breakpoint::Code(stop.place.pc));
         let sees_mapping = mapping.is_some_and(is_set);
-        let host = host_registers(target, &before, frame, registers)?;
         if let Some(mut following) = Following::begin(before, cpu, &host, road, sees_mapping, frame)
-            && self.is_called(&following.story)
         {
             following.puzzling = self.is_puzzling(&host, following.story.fault());
             self.following.insert(cpu, following);
@@ -372,15 +383,12 @@ impl Follower {
         Ok(lost)
     }
 
-    /// Whether a hypercall has the name that is wanted; aborts have none.
-    fn is_called(&self, story: &Story) -> bool {
-        match (&self.wanted.call, &story.cause) {
-            (Some(wanted), super::Cause::Call(call)) => call
-                .name
-                .as_ref()
-                .is_some_and(|name| name.contains(wanted.as_str())),
-            _ => true,
-        }
+    /// Whether a hypercall has the name that is wanted, by the host's registers; aborts have none.
+    fn is_called(&self, host: &Registers) -> bool {
+        self.wanted.call.as_ref().is_none_or(|wanted| {
+            let (_, name) = calls::named(&self.armed, host.get("x0").unwrap_or(0));
+            name.is_some_and(|name| name.contains(wanted.as_str()))
+        })
     }
 
     /// Sets the breakpoints that see a CPU on its way.
