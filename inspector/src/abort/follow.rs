@@ -81,6 +81,8 @@ pub struct Follower {
     pub(super) by_hand: bool,
     /// It was looked where CPUs stand, since they ran.
     seen: bool,
+    /// The CPU that was stepped last to follow it, and where it got to, while nothing else has run since.
+    pub(super) last_step: Option<(usize, u64)>,
     /// Functions that the server refuses to stop at.
     refused: Vec<Missing>,
     /// Breakpoints that are set while a trap is followed only.
@@ -138,6 +140,7 @@ impl Follower {
             wanted,
             by_hand: false,
             seen: false,
+            last_step: None,
             refused: Vec::new(),
             on_the_way: Vec::new(),
             following: BTreeMap::new(),
@@ -242,6 +245,7 @@ impl Follower {
         images: &mut Images,
     ) -> Result<Vec<Story>, FollowError> {
         self.seen = true;
+        self.last_step = None;
         let mut finished = Vec::new();
         let cpus = target.some_registers(&AT_ENTRY)?;
         if self.boot.begins(&cpus) {
@@ -348,13 +352,13 @@ impl Follower {
         if !self.wants(cpu, registers) {
             return Ok(lost);
         }
-        let before = hypervisor::capture(target, images)?;
-        let pc = registers.get("pc").unwrap_or(0);
         let frame = self.frame(registers);
         let host = host_registers(target, &self.armed, frame, registers)?;
         if !self.is_called(&host) {
             return Ok(lost);
         }
+        let before = hypervisor::capture(target, images)?;
+        let pc = registers.get("pc").unwrap_or(0);
         self.arm_the_way(target)?;
         let entry = Place {
             pc,

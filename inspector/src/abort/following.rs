@@ -290,6 +290,11 @@ impl Following {
         self.under_lock.is_some()
     }
 
+    /// The host's lock as it was seen last by a step, or at the entry.
+    pub(super) fn known_lock(&self) -> Option<Tickets> {
+        self.lock
+    }
+
     /// The host's lock after a step of this CPU: if a ticket more is out, it is this one's.
     pub(super) fn see_lock(&mut self, lock: Option<Tickets>) {
         let Some(now) = lock else { return };

@@ -153,6 +153,8 @@ pub struct Plan {
     pub text: Vec<Span>,
     /// Where each of those is in physical memory.
     pub(super) physical: Vec<u64>,
+    /// What is in each of those, as far as it could be read.
+    pub(super) contents: Vec<Vec<u8>>,
 }
 
 impl Plan {
@@ -221,6 +223,18 @@ impl Plan {
         Some(pa + (pc - span.start))
     }
 
+    /// Whether the instruction there may read or write memory; as far as is known, it may.
+    pub fn may_access_memory(&self, pc: u64) -> bool {
+        let mut text = self.text.iter().zip(&self.contents);
+        let found = text.find(|(span, _)| span.contains(pc));
+        let word = found.and_then(|(span, bytes)| {
+            let at = usize::try_from(pc - span.start).ok()?;
+            bytes.get(at..)?.first_chunk()
+        });
+        // Loads and stores, exclusive and atomic ones too: x1x0 in bits 28:25.
+        word.is_none_or(|word| u32::from_le_bytes(*word) & 0x0a00_0000 == 0x0800_0000)
+    }
+
     /// Finds what EL2 may execute, and in it the instructions that return.
     fn read_text(&mut self, target: &mut dyn Target, system: &System) -> Result<(), TargetError> {
         let hyp = system.regimes.iter().find(|regime| regime.name == "hyp-s1");
@@ -244,13 +258,16 @@ impl Plan {
             physical.push(Span::new(oa, entry.leaf.size));
         }
         let contents = target.read_phys(&physical)?;
-        for (span, bytes) in self.text.iter().zip(contents) {
-            let bytes = bytes.unwrap_or_default();
-            let exits = erets(&bytes).map(|offset| span.start.wrapping_add(offset));
+        self.contents = contents
+            .into_iter()
+            .map(Result::unwrap_or_default)
+            .collect();
+        for (span, bytes) in self.text.iter().zip(&self.contents) {
+            let exits = erets(bytes).map(|offset| span.start.wrapping_add(offset));
             self.exits.extend(exits);
             if let Some(function) = self.called_by_vector {
                 self.ways_back
-                    .extend(ways_back(&bytes, span.start, function));
+                    .extend(ways_back(bytes, span.start, function));
             }
         }
         self.exits.sort_unstable();

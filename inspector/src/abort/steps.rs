@@ -66,6 +66,7 @@ impl Follower {
         let story = match self.is_stepped(cpu) {
             true => self.step_on(target, images, cpu)?,
             false => {
+                self.last_step = None;
                 run(target)?.step(cpu)?;
                 let registers = target.registers(cpu)?;
                 self.arrived(target, images, cpu, &registers)?
@@ -137,13 +138,19 @@ impl Follower {
         cpu: usize,
     ) -> Result<Option<Story>, FollowError> {
         let pc = run(target)?.step(cpu)?;
+        // Nobody but this CPU has executed anything since the lock was read, and what it executed did not touch memory.
+        let last = self.last_step.replace((cpu, pc));
+        let same_lock = last.is_some_and(|(last, from)| {
+            last == cpu && !self.by_hand && !self.plan.may_access_memory(from)
+        });
         let Some(following) = self.following.get_mut(&cpu) else {
             return Ok(None);
         };
         let others = following.steps.step(pc);
-        let lock = match following.steps.trail.is_unlocked() {
-            true => None,
-            false => tickets(target, following.host_lock_at())?,
+        let lock = match (following.steps.trail.is_unlocked(), following.known_lock()) {
+            (true, _) => None,
+            (false, Some(known)) if same_lock => Some(known),
+            (false, _) => tickets(target, following.host_lock_at())?,
         };
         following.see_lock(lock);
         let locked = following.holds(lock);
@@ -201,6 +208,7 @@ impl Follower {
         if let Some(following) = self.following.get_mut(&cpu) {
             following.others_stepped();
         }
+        self.last_step = None;
         let all = target.all_registers()?;
         for (other, registers) in all.iter().enumerate() {
             let mut at_el2 = other != cpu && registers.exception_level() == Some(2);

@@ -108,7 +108,10 @@ impl Channel {
                     .collect();
                 let largest = chunks.iter().map(|(_, chunk)| chunk.size).max();
                 link.limit_outstanding(outstanding(largest.unwrap_or(0)));
-                let replies = link.exchange(DOING, &requests)?;
+                let replies = link.exchange(DOING, &requests);
+                // All other replies are short.
+                link.limit_outstanding(usize::MAX);
+                let replies = replies?;
                 for (&(index, chunk), reply) in chunks.iter().zip(replies) {
                     match store(&mut answers[index], spans[index], chunk, &reply) {
                         Ok(Some(rest)) => short.push((index, rest)),

@@ -3,6 +3,7 @@
 use super::breakpoints::Breakpoints;
 use super::link::{Link, is_stop, printable};
 use super::mark::Mark;
+use super::step::Stepped;
 use crate::target::{Breakpoint, RunControl, RunState, TargetError};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub(super) struct Machine {
     pub(super) breakpoints: Breakpoints,
     /// The CPU that stands before a write that we watch for, as far as the server has told.
     pub(super) before_write: Option<usize>,
+    /// The CPU that was stepped last, if no other has run since.
+    pub(super) stepped: Option<Stepped>,
     /// A client that was killed has stopped it: then it is left running if it runs.
     pub(super) ran_before: bool,
     /// The mark that may be set in QEMU.
@@ -94,6 +97,7 @@ impl Machine {
             found_running: false,
             breakpoints: Breakpoints::default(),
             before_write: None,
+            stepped: None,
             ran_before: false,
             mark: None,
         }
@@ -135,6 +139,7 @@ impl RunControl for Machine {
         if matches!(self.state, RunState::Stopped { .. }) && !self.step_off_breakpoints()? {
             self.link.settle("letting the machine run")?;
             self.state = RunState::Running;
+            self.stepped = None;
             self.link.send_only("letting the machine run", "vCont;c")?;
         }
         Ok(())

@@ -9,6 +9,15 @@ use std::time::Duration;
 /// How long a step may take before the CPU counts as one that waits for an interrupt.
 pub(super) const STEP: Duration = Duration::from_secs(1);
 
+/// A CPU as its step left it, until any CPU runs again.
+#[derive(Debug)]
+pub(super) struct Stepped {
+    cpu: usize,
+    pc: u64,
+    /// The instructions there, if they were read with it.
+    code: Vec<u32>,
+}
+
 /// How a step ended.
 enum Step {
     /// The CPU has executed an instruction, and its PC is this now.
@@ -37,7 +46,12 @@ impl Machine {
     pub(super) fn step_one(&mut self, cpu: usize) -> Result<u64, TargetError> {
         let doing = format!("stepping CPU {cpu}");
         self.ensure_stopped(&doing)?;
-        let pc = self.pcs(&doing, cpu..cpu + 1)?.pop().flatten();
+        let stepped = self.stepped.take().filter(|stepped| stepped.cpu == cpu);
+        let pc = match &stepped {
+            Some(stepped) => Some(stepped.pc),
+            None => self.pcs(&doing, cpu..cpu + 1)?.pop().flatten(),
+        };
+        self.stepped = stepped;
         let pc = pc.ok_or_else(|| self.link.protocol(&doing, "it is off, or there is none"))?;
         for writes in [false, true] {
             match self.step_from(cpu, pc, writes)? {
@@ -104,7 +118,7 @@ impl Machine {
         let mut tries = 0;
         loop {
             stop = self.step_thread(&doing, cpu, pc)?;
-            now = self.pcs(&doing, cpu..cpu + 1)?.pop().flatten();
+            now = self.see_step(&doing, cpu, pc)?;
             write = watch_address(&stop).filter(|at| !writes && self.breakpoints.watches(*at));
             tries += 1;
             let stays = now == Some(pc) && write.is_none() && stop.starts_with(b"T05");
@@ -124,6 +138,34 @@ impl Machine {
                 Step::Done(now)
             }
         })
+    }
+
+    /// Where a CPU stands that was stepped from `pc`. Where the next step depends on it, the instructions that most likely
+    /// come next are read in the same exchange.
+    fn see_step(&mut self, doing: &str, cpu: usize, pc: u64) -> Result<Option<u64>, TargetError> {
+        let Some(thread) = self.threads.get(cpu) else {
+            return Ok(None);
+        };
+        let next = pc.wrapping_add(4);
+        let mut requests = vec![
+            format!("Hg{}", thread.id),
+            self.breakpoints.pc_request.clone(),
+        ];
+        if !self.breakpoints.qemu {
+            requests.push(read_code(next));
+        }
+        let replies = self.link.exchange(doing, &requests)?;
+        let now = replies.get(1).and_then(|digits| word(digits));
+        // A breakpoint of ours may be in memory.
+        let code = replies
+            .get(2)
+            .filter(|_| now == Some(next) && !self.breakpoints.is_code(next));
+        self.stepped = now.map(|pc| Stepped {
+            cpu,
+            pc,
+            code: code.map_or_else(Vec::new, |digits| instructions(digits)),
+        });
+        Ok(now)
     }
 
     /// Whether the instruction at `pc` may lead to itself: then a step that leads there was one.
@@ -147,9 +189,12 @@ impl Machine {
             return Err(self.link.protocol(doing, "there is no such CPU"));
         };
         let id = thread.id.clone();
-        let ways = match self.breakpoints.qemu {
-            true => Vec::new(),
-            false => exclusive::ways_out(&self.code(doing, &id, pc)?, pc),
+        let stepped = self.stepped.take();
+        let known = stepped.filter(|stepped| stepped.cpu == cpu && stepped.pc == pc);
+        let ways = match known {
+            _ if self.breakpoints.qemu => Vec::new(),
+            Some(known) if !known.code.is_empty() => exclusive::ways_out(&known.code, pc),
+            _ => exclusive::ways_out(&self.code(doing, &id, pc)?, pc),
         };
         if ways.is_empty() {
             let request = format!("vCont;s:{id}");
@@ -174,12 +219,11 @@ impl Machine {
 
     /// The instructions at `pc` as the CPU sees them, as many as are readable.
     pub(super) fn code(&mut self, doing: &str, id: &str, pc: u64) -> Result<Vec<u32>, TargetError> {
-        let read = format!("m{pc:x},{:x}", 4 * exclusive::LONGEST);
-        let replies = self.link.exchange(doing, &[format!("Hg{id}"), read])?;
-        let bytes = replies.get(1).and_then(|digits| rsp::from_hex(digits));
-        let bytes = bytes.unwrap_or_default();
-        let words = bytes.as_chunks().0.iter();
-        Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
+        let requests = [format!("Hg{id}"), read_code(pc)];
+        let replies = self.link.exchange(doing, &requests)?;
+        Ok(replies
+            .get(1)
+            .map_or_else(Vec::new, |digits| instructions(digits)))
     }
 
     /// Lets CPUs run that stop by themselves soon, and stops them after `limit`; returns the stop reply.
@@ -191,6 +235,7 @@ impl Machine {
     ) -> Result<Vec<u8>, TargetError> {
         self.link.settle(doing)?;
         self.state = RunState::Running;
+        self.stepped = None;
         self.link.send_only(doing, request)?;
         let timeout = self.link.timeout();
         let mut packet = self.stop_within(doing, limit.min(timeout))?;
@@ -250,11 +295,24 @@ impl Machine {
             .collect();
         let replies = self.link.exchange(doing, &requests)?;
         let values = replies.iter().skip(1).step_by(2);
-        Ok(values
-            .map(|digits| {
-                let bytes = rsp::from_hex(digits)?;
-                Some(u64::from_le_bytes(bytes.try_into().ok()?))
-            })
-            .collect())
+        Ok(values.map(|digits| word(digits)).collect())
     }
+}
+
+/// The request for the instructions at `pc`, as the selected CPU sees them.
+fn read_code(pc: u64) -> String {
+    format!("m{pc:x},{:x}", 4 * exclusive::LONGEST)
+}
+
+/// The instructions of a reply, as many as there are.
+fn instructions(digits: &[u8]) -> Vec<u32> {
+    let bytes = rsp::from_hex(digits).unwrap_or_default();
+    let words = bytes.as_chunks().0.iter();
+    words.map(|word| u32::from_le_bytes(*word)).collect()
+}
+
+/// The register of a reply.
+fn word(digits: &[u8]) -> Option<u64> {
+    let bytes = rsp::from_hex(digits)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
