@@ -180,7 +180,8 @@ class HypFunction(gdb.Function):
         """Its value for an address."""
         if len(arguments) != 1:
             raise gdb.GdbError("one address stands in the parentheses")
-        return _answer(self.answer, int(arguments[0]) % (1 << 64))
+        found = _answer(self.answer, int(arguments[0]) % (1 << 64))
+        return _answer("values:text", found) if isinstance(found, str) else found
 
 
 def _answer(place: str, argument: object) -> Any:
@@ -197,11 +198,16 @@ def _answer(place: str, argument: object) -> Any:
 def _printer(value: gdb.Value) -> Any:
     """Pretty-printers are looked for at every value, so a type's name decides before anything is imported."""
     name = value.type.name or ""
-    if name not in PRINTED:
+    if name not in PRINTED and not _is_text(value.type):
         return None
     from hypgdb.printers import printer
 
     return printer(name, value)
+
+
+def _is_text(of: gdb.Type) -> bool:
+    """Whether functions give it as text to Rust. In programs `int8_t` is another name of a type, and none itself."""
+    return of.code == gdb.TYPE_CODE_ARRAY and (of.target().code, of.target().name) == (gdb.TYPE_CODE_INT, "int8_t")
 
 
 def register() -> None:

@@ -88,7 +88,13 @@ def _descriptor(value: gdb.Value) -> str:
     return descriptor_text(_number(value))
 
 
-# By the names of types.
+def _text(value: gdb.Value) -> str:
+    """What a function gave as text, in bytes."""
+    letters = (int(value[index]) for index in range(value.type.sizeof))
+    return f'"{bytes(letters).decode()}"'
+
+
+# By the names of types; arrays have none.
 PRINTERS: dict[str, Callable[[gdb.Value], str]] = {
     "hyp_spinlock": _linux_lock,
     "hyp_spinlock_t": _linux_lock,
@@ -97,6 +103,7 @@ PRINTERS: dict[str, Callable[[gdb.Value], str]] = {
     "hyp::pool::PageRecord": _own_record,
     "kvm_pte_t": _descriptor,
     "hyp::desc::Desc": _descriptor,
+    "": _text,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import gdb
+
 from .detect import machine
 from .memory import Problem
 from .walk import output
@@ -35,6 +37,14 @@ def s2_owner(pa: int) -> str:
 def s2_state(pa: int) -> str:
     """`$s2_state`."""
     return _page(pa).host or "unreadable"
+
+
+def text(found: str) -> str | gdb.Value:
+    """Text, as gdb's language has it: Rust's is in the program's memory, so it gets an array, which has a printer."""
+    if "rust" not in gdb.execute("show language", to_string=True):
+        return found
+    letter = gdb.selected_inferior().architecture().integer_type(8)
+    return gdb.Value(found.encode(), letter.array(len(found) - 1))
 
 
 def _page(pa: int) -> Page:

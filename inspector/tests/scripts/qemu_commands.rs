@@ -86,6 +86,7 @@ fn el2_is_stopped_and_its_abort_explained() {
             "print $s2_state(0x42000000)",
             "print $s2_state(0x10)",
             "set language rust",
+            "print $s2_owner(0x40200000)",
             "print hyp_image::uart::CONSOLE",
             "hyp s2 /odd",
             MODE,
@@ -107,6 +108,7 @@ fn el2_is_stopped_and_its_abort_explained() {
             "= 0x40200000\n",
             "= \"hyp\"\n",
             "= \"shared-owned\"\n",
+            "= \"hyp\"\n",
             "= free, ticket ",
             "received: \"0\"",
             // What went wrong is on standard error.
