@@ -4,7 +4,7 @@ use super::*;
 use crate::abort::{self, Story, Wanted, testing as stories};
 use crate::addr::Span;
 use crate::image::Source;
-use crate::model::PageRecords;
+use crate::model::{Frame, PageRecords};
 use crate::tui::panes::PaneId;
 use crate::tui::panes::abort::View;
 use crate::tui::source::Listing;
@@ -302,6 +302,15 @@ fn the_source_stands_above_the_instructions() {
             file: "src/abort.rs".to_owned(),
             line: 42,
         });
+        system.cpus[1].inlines = vec![Frame {
+            symbol: Some("lock".to_owned()),
+            source: Some(Source {
+                file: "src/lock.rs".to_owned(),
+                line: 7,
+            }),
+            inlined: true,
+            ..Frame::returning(0x40_4020_0150, None)
+        }];
         capture.system = Arc::new(system);
         let lines = (30..60)
             .map(|line| format!("    let x{line} = {line};"))

@@ -88,7 +88,9 @@ impl Abort {
             };
             draw_source(listing, source.line, theme, area, buf);
             inside = below(inside, upper);
-            grid::rule(buf, inside, theme, "instructions", "");
+            let title = format!("instructions{}", inlined(cpu));
+            let title = grid::shorten(&title, inside.width.saturating_sub(4));
+            grid::rule(buf, inside, theme, &title, "");
             inside = below(inside, 1);
         }
         let code = capture.code.get(self.cpu).filter(|code| code.is_code());
@@ -202,6 +204,19 @@ fn draw_source(listing: &Listing, line: u32, theme: Theme, area: Rect, buf: &mut
             grid::text(buf, area, area.x + 1, y, "▶", theme.active());
         }
     }
+}
+
+/// The functions that were inlined where a CPU is, innermost first, each with the line in it.
+fn inlined(cpu: &Cpu) -> String {
+    let frames = cpu.inlines.iter().map(|frame| {
+        let name = frame.symbol.as_deref().unwrap_or("?");
+        let source = frame.source.as_ref().map_or_else(String::new, |source| {
+            let file = source.file.rsplit('/').next().unwrap_or_default();
+            format!(" {file}:{}", source.line)
+        });
+        format!(" · inlined {name}{source}")
+    });
+    frames.collect()
 }
 
 /// Where there is no code to be seen: the functions that the CPU is in.
