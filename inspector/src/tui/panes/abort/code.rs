@@ -23,6 +23,9 @@ const WITH_SOURCE: u16 = 9;
 /// So many columns of a function's name are worth more than a file's folders.
 const PLACE: u16 = 36;
 
+/// So many columns of the name of a function that was inlined.
+const NAME: u16 = 24;
+
 /// A line of code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Line {
@@ -214,7 +217,8 @@ fn inlined(cpu: &Cpu) -> String {
             let file = source.file.rsplit('/').next().unwrap_or_default();
             format!(" {file}:{}", source.line)
         });
-        format!(" · inlined {name}{source}")
+        // The innermost one's line is not to be pushed out by its path.
+        format!(" · inlined {}{source}", grid::shorten(name, NAME))
     });
     frames.collect()
 }
