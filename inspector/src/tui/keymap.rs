@@ -297,8 +297,8 @@ pub const KEYMAP: &[Binding] = &[
 
     bind(&[code(KeyCode::Up), key('k')], A::Up, &[], G::Move, "", "up"),
     bind(&[code(KeyCode::Down), key('j')], A::Down, &[], G::Move, "", "down"),
-    bind(&[code(KeyCode::Left), key('h')], A::Left, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "left; tables: the parent; page: the page before; CPUs, abort: the CPU before"),
-    bind(&[code(KeyCode::Right), key('l')], A::Right, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "right; tables: into the entries; page: the next page; CPUs, abort: the next CPU"),
+    bind(&[code(KeyCode::Left), key('h')], A::Left, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "left; tables: the parent; page, CPUs, abort: the one before"),
+    bind(&[code(KeyCode::Right), key('l')], A::Right, &[P::Map, P::Tables, P::Page, P::Cpus, P::Abort], G::Move, "", "right; tables: into the entries; page, CPUs, abort: the next one"),
     bind(&[code(KeyCode::PageUp), ctrl('b')], A::PageUp, &[], G::Move, "", "a screenful up"),
     bind(&[code(KeyCode::PageDown), ctrl('f')], A::PageDown, &[], G::Move, "", "a screenful down"),
     bind(&[code(KeyCode::Home)], A::First, &[], G::Move, "", "to the first"),

@@ -11,8 +11,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use tempfile::TempDir;
 
@@ -59,14 +59,15 @@ impl Wire {
     }
 }
 
+/// What no server knows: the answer is empty.
+const UNKNOWN: &[u8] = b"vUnknown";
+
 /// Until either end is gone.
-fn carry(mut client: &TcpStream, server: &TcpStream, mut fate: impl FnMut(&str) -> Fate) {
-    let (mut replies, mut out) = (
-        server.try_clone().expect("a clone"),
-        client.try_clone().expect("a clone"),
-    );
+fn carry(mut client: &TcpStream, mut server: &TcpStream, mut fate: impl FnMut(&str) -> Fate) {
+    let [replies, out] = [server, client].map(|stream| stream.try_clone().expect("a clone"));
+    let (own, owned) = mpsc::channel();
     thread::spawn(move || {
-        let _ = std::io::copy(&mut replies, &mut out);
+        carry_back(&replies, &out, &owned);
         let _ = out.shutdown(Shutdown::Both);
     });
     for stream in [client, server] {
@@ -80,13 +81,12 @@ fn carry(mut client: &TcpStream, server: &TcpStream, mut fate: impl FnMut(&str) 
         decoder.feed(&buffer[..count], &mut events);
         for event in events {
             let mut bytes = Vec::new();
-            let mut to = server;
             match event {
                 Event::Packet(body) => match fate(&String::from_utf8_lossy(&body)) {
                     Fate::Goes => rsp::encode(&body, &mut bytes),
                     Fate::Answered(answer) => {
-                        to = client;
-                        rsp::encode(answer.as_bytes(), &mut bytes);
+                        own.send(answer).expect("it listens");
+                        rsp::encode(UNKNOWN, &mut bytes);
                     }
                     Fate::Silent => silent = true,
                     Fate::Cut => return,
@@ -95,7 +95,31 @@ fn carry(mut client: &TcpStream, server: &TcpStream, mut fate: impl FnMut(&str) 
                 Event::Interrupt => bytes.push(rsp::INTERRUPT),
                 _ => {}
             }
-            if !silent && to.write_all(&bytes).is_err() {
+            if !silent && server.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What comes from the server, with our own answers in their turn: in place of the server's to [`UNKNOWN`].
+fn carry_back(mut server: &TcpStream, mut client: &TcpStream, own: &mpsc::Receiver<&'static str>) {
+    let mut decoder = Decoder::new(1 << 20);
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = server.read(&mut buffer) {
+        let mut events = VecDeque::new();
+        decoder.feed(&buffer[..count], &mut events);
+        for event in events {
+            let mut bytes = Vec::new();
+            match event {
+                Event::Packet(body) if body.is_empty() => {
+                    rsp::encode(own.try_recv().unwrap_or_default().as_bytes(), &mut bytes);
+                }
+                Event::Packet(body) => rsp::encode(&body, &mut bytes),
+                Event::Ack => bytes.push(b'+'),
+                _ => {}
+            }
+            if client.write_all(&bytes).is_err() {
                 return;
             }
         }

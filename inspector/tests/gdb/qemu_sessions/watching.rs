@@ -161,7 +161,8 @@ fn what_the_host_reads_and_writes(bench: &mut Bench) {
         [
             "watch hyp_host::rounds::HOST.rounds.v.value",
             "continue",
-            "backtrace 1",
+            // The store itself is inlined.
+            "backtrace",
             "delete",
             "rwatch hyp_host::rounds::HOST.pace.v.value",
             "continue",
