@@ -43,7 +43,7 @@ pub(crate) fn kernel(read: &mut ReadPhys, ram: &[Span], near: u64) -> Result<Fou
     let mut signs = Signs::default();
     let mut names = None;
     memory.upwards(near & !0xfff, &mut signs, &mut names)?;
-    if signs.tokens.is_none() || signs.btf.is_none() {
+    if !signs.is_whole() {
         memory.downwards(near & !0xfff, &mut signs)?;
     }
     if let (None, Some(tokens)) = (&names, &signs.tokens) {
@@ -256,8 +256,7 @@ impl<'a, 'b> Memory<'a, 'b> {
         let lowest = near.saturating_sub(MAX_IMAGE).max(span.start);
         let mut end = near;
         self.zeros = None;
-        let complete = |signs: &Signs| signs.tokens.is_some() && signs.btf.is_some();
-        while end > lowest && !complete(signs) && !self.at_gap() {
+        while end > lowest && !signs.is_whole() && !self.at_gap() {
             let start = end.saturating_sub(CHUNK).max(lowest);
             // The next one up, too, for what lies across.
             let size = (end - start + OVERLAP as u64).min(span.size - (start - span.start));

@@ -47,10 +47,12 @@ impl Signs {
 
     /// Whether there is nothing left to look for.
     pub(super) fn complete(&self) -> bool {
-        self.tokens.is_some()
-            && self.btf.is_some()
-            && self.build_id.is_some()
-            && self.release.is_some()
+        self.is_whole() && self.build_id.is_some()
+    }
+
+    /// Whether all was seen that every kernel has: it may be built without an id.
+    pub(super) fn is_whole(&self) -> bool {
+        self.tokens.is_some() && self.btf.is_some() && self.release.is_some()
     }
 }
 

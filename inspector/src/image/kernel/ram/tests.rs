@@ -124,12 +124,13 @@ fn a_kernel_of_every_form_is_found_from_its_code() {
     }
 }
 
-/// From behind its names, or behind all of it: then memory is read downwards.
+/// From behind its banner, its names, or all of it: then memory is read downwards.
 #[test]
 fn a_kernel_is_found_from_behind_its_parts() {
     for form in FORMS {
         let image = image(form);
         for near in [
+            NAMES,
             TYPES - 0x100,
             TYPES + 0x1000,
             INIT.start,
