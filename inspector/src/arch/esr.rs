@@ -20,13 +20,17 @@ pub fn is_abort_from_below(esr: u64) -> bool {
 /// The intermediate physical address of a stage-2 abort, where `HPFAR_EL2` is known to be its own: not so for a permission
 /// fault outside of a walk (DDI 0487, HPFAR_EL2). On a stage-1 walk it is that of the table, as near as its page.
 pub fn faulting_ipa(esr: u64, hpfar: u64, far: u64) -> Option<u64> {
-    /// `ISS.S1PTW`.
-    const WALK: u64 = 1 << 7;
     let translation_or_access = matches!(esr & 0x3f, 0b00_0000..=0b00_1011 | 0b10_1001..=0b10_1100);
-    match esr & WALK != 0 {
+    match is_on_walk(esr) {
         true => Some(ipa(hpfar, 0)),
         false => translation_or_access.then(|| ipa(hpfar, far)),
     }
+}
+
+/// Whether it was stage 2 that failed where EL1's own walk of its tables read it: `S1PTW` of an abort.
+pub fn is_on_walk(esr: u64) -> bool {
+    const S1PTW: u64 = 1 << 7;
+    is_abort_from_below(esr) && esr & S1PTW != 0
 }
 
 /// What raised an exception: the EC field in words.

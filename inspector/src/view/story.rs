@@ -165,7 +165,11 @@ pub fn trap_table(story: &Story) -> Table {
     row("ELR_EL2", address(story.host.pc), host);
     match &story.cause {
         Cause::Abort(fault) => {
-            row("FAR_EL2", address(fault.far), "virtual address".to_owned());
+            let far = match esr::is_on_walk(story.esr) {
+                true => "virtual address, whose walk reads the IPA",
+                false => "virtual address",
+            };
+            row("FAR_EL2", address(fault.far), far.to_owned());
             row(
                 "HPFAR_EL2",
                 hex(fault.hpfar),

@@ -127,24 +127,31 @@ fn touch_a_table(linux: &mut Obedient) {
     linux.says(&format!("init: read {table:#x}: 0x0"));
 }
 
-/// A page that belongs to a protected guest, which a process reads at EL0.
-fn touch_a_guests_page(linux: &mut Obedient) {
-    /// The fourth page of the guest's memory, by its own addresses.
-    const FRAME: u64 = 0x4_0003;
+/// A page that belongs to a protected guest, which a process reads or executes at EL0.
+fn touch_a_guests_page(linux: &mut Obedient, verb: &str, index: u64, class: u64) {
+    /// Where the guest's memory begins, by its own addresses.
+    const FRAME: u64 = 0x4_0000;
     // Type donation, owner guest, its handle, and its frame.
-    let is_it =
-        |word: u64| word >> 60 == 2 && word >> 1 & 7 == 2 && word >> 20 & 0xff_ffff == FRAME;
+    let is_it = |word: u64| {
+        word >> 60 == 2 && word >> 1 & 7 == 2 && word >> 20 & 0xff_ffff == FRAME + index
+    };
     let mut pages = (RAM..RAM + MIB_512).step_by(0x1000);
     let page = pages.find(|page| is_it(linux.leaf(*page)));
     let page = page.expect("it has been donated");
     let handle = linux.leaf(page) >> 4 & 0xffff;
-    let story = linux.story("guest 3", page);
+    let story = linux.story(&format!("{verb} {index}"), page);
+    assert_eq!(class_of(&story), class, "{story}");
     let owner = format!("guest:{handle:#x}");
     assert_eq!(story["memory"]["owner"], owner);
     assert_eq!(story["page"]["owner"], owner);
     assert_injected(&story, 0, "0x400", number(&story["esr"]) | MARK);
     // SIGSEGV.
-    linux.says("init: guest 0x3: error 1011");
+    linux.says(&format!("init: {verb} {index:#x}: error 1011"));
+}
+
+/// `ESR_EL2.EC`.
+fn class_of(story: &Value) -> u64 {
+    number(&story["esr"]) >> 26
 }
 
 /// The first touch of what is no RAM, by a process at EL0. How much the kernel asked for at once is given.
@@ -214,7 +221,8 @@ fn race(linux: &mut Obedient) {
 fn linux_7_refuses_and_maps_as_its_stories_say() {
     let mut linux = Obedient::new(Kernel::Linux7);
     touch_a_table(&mut linux);
-    touch_a_guests_page(&mut linux);
+    touch_a_guests_page(&mut linux, "guest", 3, 0x24);
+    touch_a_guests_page(&mut linux, "execute", 4, 0x20);
     touch_a_device(&mut linux, 1 << 30);
     race(&mut linux);
 }

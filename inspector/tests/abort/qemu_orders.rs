@@ -14,15 +14,15 @@ use std::collections::BTreeMap;
 const TOUCH: u64 = 1;
 const SHARE: u64 = 2;
 /// Memory that the host does not touch unless it is ordered to: a block of 2 MiB, and another.
-const BLOCK: u64 = 0x4360_0000;
-const OTHER_BLOCK: u64 = 0x4380_0000;
-const BLOCK_SIZE: u64 = 2 << 20;
+pub(crate) const BLOCK: u64 = 0x4360_0000;
+pub(crate) const OTHER_BLOCK: u64 = 0x4380_0000;
+pub(crate) const BLOCK_SIZE: u64 = 2 << 20;
 /// More RAM than hyp's first table of 1 GiB is for, and its end in the middle of a block: what is behind it can be mapped
 /// by pages only, whose two tables have nothing else in them.
 const UNEVEN: &str = "1048584K";
 const BEHIND_RAM: u64 = 0x8000_3000;
 
-fn open(machine: &Machine) -> Images {
+pub(crate) fn open(machine: &Machine) -> Images {
     let image = machine.image();
     Images::open(&[image.hyp.clone(), image.host.clone()]).expect("two ELF files")
 }
@@ -34,7 +34,7 @@ fn place(images: &mut Images, path: &str) -> u64 {
 }
 
 /// The packet that writes a word.
-fn writing(at: u64, value: u64) -> String {
+pub(crate) fn writing(at: u64, value: u64) -> String {
     let bytes = value.to_le_bytes().map(|byte| format!("{byte:02x}"));
     format!("M{at:x},8:{}", bytes.concat())
 }
@@ -327,20 +327,38 @@ impl Ordered {
 const SHARES: &str = "8";
 
 /// What stops the machine gives the order, too, and leaves it so.
-fn order_by(target: &str, machine: &Machine, images: &mut Images, (order, address): (u64, u64)) {
+pub(crate) fn order_by(
+    target: &str,
+    machine: &Machine,
+    images: &mut Images,
+    (order, address): (u64, u64),
+) {
+    let words = [("HOST.address", address), ("HOST.order", order)];
+    let words = words.map(|(path, value)| (place(images, path), value));
+    memory_by(target, machine, |client| {
+        for (at, value) in words {
+            client.order(&writing(at, value));
+        }
+    });
+}
+
+/// Reads or writes physical memory by either road. What stops the machine leaves it so.
+pub(crate) fn memory_by<T>(
+    target: &str,
+    machine: &Machine,
+    work: impl FnOnce(&mut Client) -> T,
+) -> T {
     let mut client = Client::connect(target);
     let is_qemu = target == machine.gdb();
-    client.ask(if is_qemu {
-        "Qqemu.PhyMemMode:1"
-    } else {
-        "qSupported:swbreak+"
+    client.ask(match is_qemu {
+        true => "Qqemu.PhyMemMode:1",
+        false => "qSupported:swbreak+",
     });
-    for (path, value) in [("HOST.address", address), ("HOST.order", order)] {
-        client.order(&writing(place(images, path), value));
-    }
+    let result = work(&mut client);
     if is_qemu {
         client.order("Qqemu.PhyMemMode:0");
     }
+    result
 }
 
 /// The same machine in the same state, by QEMU's server and by hyp's channel. Its entry is the vector, and the channel's the

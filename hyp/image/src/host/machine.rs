@@ -4,7 +4,7 @@ use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::ptr::{read_volatile, write_volatile};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::devices::UART;
 use crate::smc::smc;
@@ -28,21 +28,27 @@ static mut STACKS: Stacks = Stacks([0; MAX_CPUS << STACK_SHIFT]);
 
 /// VA = PA in 1 GiB blocks: devices below RAM, then 4 GiB of RAM.
 #[repr(C, align(4096))]
-struct HostTable([u64; 512]);
+struct HostTable([AtomicU64; ENTRIES]);
 
 #[unsafe(no_mangle)]
 static HOST_TABLE: HostTable = HostTable(host_table());
 
-const fn host_table() -> [u64; 512] {
+const ENTRIES: usize = 512;
+/// Of [`HOST_TABLE`], the entry that stands for a table while an order is about it: its last GiB.
+const SPARE: usize = ENTRIES - 1;
+/// An address that the fourth entry of that table is for.
+const BEHIND_SPARE: u64 = (SPARE as u64) << 30 | 3 << 21 | 0x5040;
+
+const fn host_table() -> [AtomicU64; ENTRIES] {
     // Block; SH inner; AF. Attribute 0 is Normal, 1 Device, as start.s sets MAIR_EL1.
     const NORMAL: u64 = 1 | 3 << 8 | 1 << 10;
     // UXN and PXN.
     const DEVICE: u64 = 1 | 1 << 2 | 1 << 10 | 3 << 53;
-    let mut table = [0; 512];
-    table[0] = DEVICE;
+    let mut table = [const { AtomicU64::new(0) }; ENTRIES];
+    table[0] = AtomicU64::new(DEVICE);
     let mut gib = 1;
     while gib <= 4 {
-        table[gib] = (gib as u64) << 30 | NORMAL;
+        table[gib] = AtomicU64::new((gib as u64) << 30 | NORMAL);
         gib += 1;
     }
     table
@@ -74,6 +80,36 @@ pub(crate) fn write(address: u64, value: u32) {
     // SAFETY: as for `read`; what devices are told lets nothing happen but that WFI ends.
     unsafe {
         asm!("str {:w}, [{}]", in(reg) value, in(reg) address, options(nostack, preserves_flags));
+    }
+}
+
+/// Calls what is at an address. If hyp refuses, nothing was called and [`ABORTS`] goes up.
+pub(crate) fn execute(address: u64) {
+    // SAFETY: whoever orders it has written a RET there; or hyp refuses, and the vector returns in its place.
+    unsafe {
+        asm!("blr {}", in(reg) address, out("x30") _, options(nostack, preserves_flags));
+    }
+}
+
+/// Reads what the fourth entry of the table at an address maps, as one of this CPU's walks of it finds it. If hyp refuses
+/// the walk, [`ABORTS`] goes up.
+pub(crate) fn walk(table: u64) {
+    /// A table descriptor.
+    const TABLE: u64 = 3;
+    HOST_TABLE.0[SPARE].store(table | TABLE, Ordering::Relaxed);
+    // SAFETY: the entry was not valid, so that no TLB has it; no Rust object is behind it.
+    unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) }
+    read(BEHIND_SPARE);
+    HOST_TABLE.0[SPARE].store(0, Ordering::Relaxed);
+    // SAFETY: takes away only what the entry was for; the rest comes back by itself.
+    unsafe {
+        asm!(
+            "dsb ishst",
+            "tlbi vmalle1is",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        );
     }
 }
 

@@ -47,7 +47,7 @@ struct Counters {
     refused: AtomicU64,
     /// Rounds a second, for a debugger to change; 0 for no pause between them.
     pace: AtomicU64,
-    /// What else to do, once, for a debugger to write: [`TOUCH`] or [`SHARE`]. The host puts 0 back as it does it.
+    /// What else to do, once, for a debugger to write: one of the orders below. The host puts 0 back as it does it.
     order: AtomicU64,
     /// The address that this is about.
     address: AtomicU64,
@@ -57,6 +57,10 @@ struct Counters {
 const TOUCH: u64 = 1;
 /// An order to share a page with hyp.
 const SHARE: u64 = 2;
+/// An order to call what is there: a debugger has written a RET, unless hyp has to refuse.
+const EXECUTE: u64 = 3;
+/// An order to walk the table there: a debugger has written its fourth entry, unless hyp has to refuse.
+const WALK: u64 = 4;
 
 #[unsafe(no_mangle)]
 static HOST: Counters = Counters {
@@ -137,6 +141,8 @@ extern "C" fn host_order() {
         SHARE => {
             machine::hypercall(SHARE_HYP, address / PAGE_SIZE);
         }
+        EXECUTE => machine::execute(address),
+        WALK => machine::walk(address),
         _ => {}
     }
     // Rounds have theirs counted.

@@ -67,14 +67,20 @@ host_vectors:
     cmp     x0, x1
     b.eq    1f
     lsr     x1, x0, #26
-    // EC 0x25, data abort from EL1; DFSC 0x10, external abort.
-    cmp     x1, #0x25
-    b.ne    host_stop
+    // xFSC 0x10, external abort.
     and     x0, x0, #0x3f
     cmp     x0, #0x10
     b.ne    host_stop
     adrp    x2, ABORTS
     add     x2, x2, :lo12:ABORTS
+    // EC 0x25, data abort from EL1.
+    cmp     x1, #0x25
+    b.eq    1f
+    // EC 0x21, instruction abort from EL1: go on where that was called.
+    cmp     x1, #0x21
+    b.ne    host_stop
+    sub     x0, x30, #4
+    msr     elr_el1, x0
 1:  ldxr    x0, [x2]
     add     x0, x0, #1
     stxr    w1, x0, [x2]

@@ -71,6 +71,16 @@ fn a_range_that_the_rule_does_not_give_is_a_problem() {
     }
 }
 
+/// S1PTW: the address that was translated is none of the page that was read.
+#[test]
+fn an_abort_on_the_hosts_own_walk_says_whose_address_it_is() {
+    let mut story = mapped();
+    has(&text(&story), &["FAR_EL2  0x41234560  virtual address"]);
+    story.esr |= 1 << 7;
+    let said = "FAR_EL2  0x41234560  virtual address, whose walk reads the IPA";
+    has(&text(&story), &[said]);
+}
+
 #[test]
 fn a_refusal_says_what_the_host_takes_and_whose_memory_it_was() {
     has(
