@@ -70,6 +70,17 @@ const ALL_CPUS: Resume = Resume {
     step: None,
 };
 
+/// What the scripted host is up to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scene {
+    /// One of everything, then at random.
+    Work,
+    /// All CPUs write to the same new page at once, again and again.
+    Race,
+    /// Each CPU executes new pages, and hyp's own.
+    Fetch,
+}
+
 /// Why a machine does not start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StartError {
@@ -139,6 +150,8 @@ struct Shared {
     /// Counters by name, as of the last step.
     stats: Locked<Vec<(&'static str, u64)>>,
     invalidations: AtomicU64,
+    /// How often a CPU has come to where it waits for the others.
+    met: AtomicU64,
     pools: layout::Pools,
     baton: Baton,
 }
@@ -197,6 +210,16 @@ impl Machine {
     /// # Errors
     /// The number of CPUs is out of range, or the system has no threads.
     pub fn start(cpus: usize) -> Result<Self, StartError> {
+        let mut machine = Self::start_scene(cpus, Scene::Work)?;
+        machine.run_to_start();
+        Ok(machine)
+    }
+
+    /// Starts a machine with `cpus` CPUs, none of which has done anything yet.
+    ///
+    /// # Errors
+    /// As [`Machine::start`].
+    pub fn start_scene(cpus: usize, scene: Scene) -> Result<Self, StartError> {
         if !(1..=layout::MAX_CPUS).contains(&cpus) {
             return Err(StartError::Cpus(cpus));
         }
@@ -209,10 +232,11 @@ impl Machine {
             opened: Locked::new(vec![false; cpus]),
             stats: Locked::new(Vec::new()),
             invalidations: AtomicU64::new(0),
+            met: AtomicU64::new(0),
             pools,
             baton: Baton::new(cpus),
         });
-        let (world, roots) = World::start(&shared, cpus)?;
+        let (world, roots) = World::start(&shared, cpus, scene)?;
         let facts = OwnedFacts {
             cpus,
             host_root: roots.host,
@@ -228,16 +252,14 @@ impl Machine {
             stacks: (0..cpus).map(layout::hyp_stack).collect(),
             symbols: layout::symbols(),
         };
-        let mut machine = Self {
+        Ok(Self {
             shared,
             world,
             facts,
             breakpoints: BTreeSet::new(),
             watchpoints: Vec::new(),
             resume: ALL_CPUS,
-        };
-        machine.run_to_start();
-        Ok(machine)
+        })
     }
 
     /// Runs on to the start state.

@@ -1,8 +1,10 @@
 //! The scripted host: what each CPU does at EL1, for ever.
 //!
-//! It opens with one of everything, so that the first capture shows every kind of page; then it goes on at
-//! random, from a seed that is its CPU's number, so that every run is the same.
+//! In [`Scene::Work`] it opens with one of everything, so that the first capture shows every kind of page; then it goes on
+//! at random, from a seed that is its CPU's number, so that every run is the same. The other scenes come to what that does
+//! not.
 
+use super::Scene;
 use super::cpu::{Cause, PSTATE_EL1H, SimCpu};
 use super::layout::{self, Function};
 use crate::abort::{Outcome, Trap};
@@ -11,6 +13,7 @@ use crate::debug::Region;
 use crate::debug::walk::{self, Kind, Regime};
 use crate::hypercall::{HCALL_BASE, HOST_SHARE_HYP};
 use crate::init::Hyp;
+use core::sync::atomic::Ordering;
 use std::prelude::rust_2024::*;
 
 /// Where the host keeps data that it may share: 4 MiB for each CPU.
@@ -19,13 +22,19 @@ const DATA_SIZE: u64 = 4 << 20;
 /// Where the host keeps data that it never shares: 2 MiB for each CPU.
 const PRIVATE: u64 = 0x4600_0000;
 const PRIVATE_SIZE: u64 = 2 << 20;
+/// What the host touches in scenes without data: 8 MiB for each CPU.
+const FRESH: u64 = 0x4300_0000;
+const FRESH_SIZE: u64 = 8 << 20;
+/// What is mapped at once there.
+const BLOCK_SIZE: u64 = 2 << 20;
 /// Devices of QEMU's `virt`: UART, RTC, the first virtio-mmio transport, PCIe configuration space.
 const DEVICES: [u64; 4] = [0x0900_0000, 0x0901_0000, 0x0a00_0000, 0x40_1000_0000];
 /// The hypercall that patch 18 of the series took away.
 const MARK_HYP: u64 = 20;
 
-/// ESR_EL2.EC: HVC from AArch64, and data abort from a lower exception level.
+/// ESR_EL2.EC: HVC from AArch64, instruction and data abort from a lower exception level.
 const EC_HVC64: u64 = 0x16 << 26;
+const EC_IABT_LOW: u64 = 0x20 << 26;
 const EC_DABT_LOW: u64 = 0x24 << 26;
 /// ESR_EL2.IL: a 32-bit instruction.
 const IL: u64 = 1 << 25;
@@ -39,6 +48,34 @@ const FSC_EXTERNAL_ON_WALK: u64 = 0x14;
 /// How often an access is tried: once to fault, once to succeed, once more where another CPU took the
 /// mapping away in between. Damaged tables could make it fault for ever.
 const TRIES: usize = 3;
+
+/// What an access is, and what it needs of a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    Execute,
+}
+
+impl Access {
+    /// What the syndrome says of it, but for the fault.
+    fn syndrome(self) -> u64 {
+        match self {
+            Self::Read => EC_DABT_LOW | IL,
+            Self::Write => EC_DABT_LOW | IL | WNR,
+            Self::Execute => EC_IABT_LOW | IL,
+        }
+    }
+
+    /// S2AP\[0\], bit 6: read; S2AP\[1\], bit 7: write; XN, bit 54: do not execute.
+    fn is_granted(self, leaf: u64) -> bool {
+        match self {
+            Self::Read => leaf & 1 << 6 != 0,
+            Self::Write => leaf & 1 << 7 != 0,
+            Self::Execute => leaf & 1 << 54 == 0,
+        }
+    }
+}
 
 /// The host on one CPU.
 pub(super) struct Host<'a> {
@@ -59,13 +96,47 @@ impl<'a> Host<'a> {
     }
 
     /// Runs until the machine ends.
-    pub(super) fn run(&mut self) -> ! {
+    pub(super) fn run(&mut self, scene: Scene) -> ! {
+        match scene {
+            Scene::Work => self.go_to_work(),
+            Scene::Race => self.race(),
+            Scene::Fetch => self.fetch(),
+        }
+    }
+
+    fn go_to_work(&mut self) -> ! {
         self.open();
         self.cpu.shared().opened.lock()[self.cpu.number()] = true;
         loop {
             self.work();
             self.act();
         }
+    }
+
+    /// Block after block, the same for all CPUs, each of which begins only when the others are as far.
+    fn race(&mut self) -> ! {
+        let cpus = self.cpu.shared().cpus.lock().len() as u64;
+        for round in 1.. {
+            let met = &self.cpu.shared().met;
+            met.fetch_add(1, Ordering::Relaxed);
+            while met.load(Ordering::Relaxed) < round * cpus {
+                self.cpu.step(Function::HostMain);
+            }
+            self.touch(FRESH + round * BLOCK_SIZE % (cpus * FRESH_SIZE), true);
+        }
+        unreachable!("a u64 of rounds outlasts every machine")
+    }
+
+    /// Code of its own, block after block, and in between hyp's.
+    fn fetch(&mut self) -> ! {
+        let own = FRESH + self.cpu.number() as u64 * FRESH_SIZE;
+        for offset in (0..FRESH_SIZE).step_by(BLOCK_SIZE as usize).cycle() {
+            self.work();
+            self.execute(own + offset);
+            self.work();
+            self.execute(layout::SECTIONS[0].1.base);
+        }
+        unreachable!("it goes round and round")
     }
 
     /// One of everything.
@@ -155,43 +226,67 @@ impl<'a> Host<'a> {
 
     /// One load or store. Where it faults, hyp has its say, and it is tried again unless it was refused.
     fn touch(&mut self, ipa: u64, write: bool) {
+        let access = if write { Access::Write } else { Access::Read };
         for _ in 0..TRIES {
             let word = Region { base: ipa, size: 8 };
-            match write && self.translate(ipa, write).is_ok() {
+            match write && self.translate(ipa, access).is_ok() {
                 true => self.cpu.step_to_write(Function::HostTouch, word),
                 false => self.cpu.step(Function::HostTouch),
             }
-            let Err(fault) = self.access(ipa, write) else {
+            let Err(fault) = self.access(ipa, access) else {
                 return;
             };
-            self.cpu.with_registers(|registers| {
-                let wnr = if write { WNR } else { 0 };
-                registers.esr = EC_DABT_LOW | IL | wnr | fault;
-                registers.far = ipa;
-                // HPFAR_EL2.FIPA, bits 43:4, holds bits 51:12 of the IPA.
-                registers.hpfar = (ipa >> 12) << 4;
-            });
-            self.cpu.enter_hyp(Cause::Abort);
-            self.cpu.step(Function::HandleHostMemAbort);
-            if !self.trap(Function::HostTouch) {
+            if !self.abort(ipa, access.syndrome() | fault) {
+                // The host's handler skips the instruction.
+                let behind = self.cpu.with_registers(|registers| registers.elr) + 4;
+                self.cpu.jump(Function::HostTouch, behind);
                 return;
             }
         }
     }
 
+    /// Calls what is at an address: an instruction that returns. Where it is refused, the host's handler returns.
+    fn execute(&mut self, ipa: u64) {
+        for _ in 0..TRIES {
+            self.cpu.jump(Function::HostTouch, ipa);
+            let Err(fault) = self.translate(ipa, Access::Execute) else {
+                break;
+            };
+            if !self.abort(ipa, Access::Execute.syndrome() | fault) {
+                break;
+            }
+        }
+        self.cpu.step(Function::HostMain);
+    }
+
+    /// Takes an abort to hyp. False when the host got an exception.
+    fn abort(&mut self, ipa: u64, esr: u64) -> bool {
+        self.cpu.with_registers(|registers| {
+            registers.esr = esr;
+            registers.far = ipa;
+            // HPFAR_EL2.FIPA, bits 43:4, holds bits 51:12 of the IPA.
+            registers.hpfar = (ipa >> 12) << 4;
+        });
+        self.cpu.enter_hyp(Cause::Abort);
+        self.cpu.step(Function::HandleHostMemAbort);
+        self.trap(Function::HostTouch)
+    }
+
     /// What the hardware does with a load or store: performs it, or says why not (DFSC).
-    fn access(&self, ipa: u64, write: bool) -> Result<(), u64> {
-        let pa = self.translate(ipa, write)?;
+    fn access(&self, ipa: u64, access: Access) -> Result<(), u64> {
+        let pa = self.translate(ipa, access)?;
         let mut ram = self.cpu.shared().ram.lock();
         // A device takes everything, and a load has no effect that could be seen.
-        if write && let Some(word) = ram.read_u64(pa) {
+        if access == Access::Write
+            && let Some(word) = ram.read_u64(pa)
+        {
             ram.write(pa, &word.wrapping_add(1).to_le_bytes());
         }
         Ok(())
     }
 
-    /// What the hardware does before a load or store: translates and checks; or says why not (DFSC).
-    fn translate(&self, ipa: u64, write: bool) -> Result<u64, u64> {
+    /// What the hardware does before an access: translates and checks; or says why not (xFSC).
+    fn translate(&self, ipa: u64, access: Access) -> Result<u64, u64> {
         let ram = self.cpu.shared().ram.lock();
         let root = self.hyp.host().root().get();
         let entry = walk::lookup_in(|pa| ram.read_u64(pa), Regime::HostS2, root, ipa);
@@ -205,9 +300,7 @@ impl<'a> Host<'a> {
             };
             return Err(fault | level);
         };
-        // S2AP[0], bit 6: read; S2AP[1], bit 7: write.
-        let right = if write { 1 << 7 } else { 1 << 6 };
-        if entry.raw & right == 0 {
+        if !access.is_granted(entry.raw) {
             return Err(FSC_PERMISSION | level);
         }
         Ok(pa)
@@ -236,11 +329,9 @@ impl<'a> Host<'a> {
         let vector = Function::HostVectors.address() + injection.vector;
         self.cpu
             .leave_hyp(Function::HostVectors, vector, injection.spsr_el2);
-        // The host's handler skips the instruction.
         self.cpu.step(Function::HostVectors);
         self.cpu
             .with_registers(|registers| registers.pstate = PSTATE_EL1H);
-        self.cpu.jump(function, injection.elr_el1 + 4);
         false
     }
 }

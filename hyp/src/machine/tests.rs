@@ -9,6 +9,7 @@ use crate::debug::registers::{Register, System};
 use crate::debug::walk::{self, Kind, Regime};
 use crate::debug::{Inferior, Refused, WatchKind, monitor};
 use crate::init::SectionKind;
+use crate::stats::Event;
 
 fn ask(machine: &Machine, line: &str) -> String {
     let mut text = String::new();
@@ -453,6 +454,55 @@ fn damaged_tables_are_shown_and_do_not_stop_the_machine() {
         assert!(after.contains(mark), "{mark} is gone:\n{after}");
     }
     assert!(after.contains("shared-borrowed"), "other rows still print");
+}
+
+/// How often it has happened.
+fn count(machine: &Machine, name: &str) -> u64 {
+    let stats = machine.shared.stats.lock();
+    let found = stats.iter().find(|(event, _)| *event == name);
+    found.unwrap_or_else(|| std::panic!("{name}: {stats:?}")).1
+}
+
+#[test]
+fn cpus_that_race_for_a_page_map_it_once() {
+    let mut machine = Machine::start_scene(4, Scene::Race).unwrap();
+    assert_eq!(machine.run_steps(500), None);
+    let mapped = count(&machine, Event::AbortMapped.name());
+    let late = count(&machine, Event::AbortAlreadyMapped.name());
+    let rounds = machine.shared.met.load(Ordering::Relaxed) / 4;
+    assert!(rounds > 2 && late > 2, "{rounds} rounds, {late} late");
+    // The round that they are in may not have been mapped yet.
+    assert!(
+        (rounds - 1..=rounds).contains(&mapped),
+        "{mapped} of {rounds}"
+    );
+}
+
+#[test]
+fn code_is_mapped_where_it_is_the_hosts_and_refused_where_it_is_hyps() {
+    let mut machine = Machine::start_scene(2, Scene::Fetch).unwrap();
+    machine
+        .insert(Breakpoint::Software {
+            va: layout::Function::HandleHostMemAbort.address(),
+        })
+        .unwrap();
+    let (mut own, mut hyps) = (0, 0);
+    for _ in 0..8 {
+        let Some(Stop::Breakpoint { cpu }) = machine.run_steps(10_000) else {
+            std::panic!("no abort in 10000 steps");
+        };
+        let register = |system| machine.register(cpu, Register::System(system)).unwrap();
+        assert_eq!(register(System::ESR_EL2) >> 26, 0x20);
+        // What is to be executed is what the exception returns to.
+        let (far, elr) = (register(System::FAR_EL2), register(System::ELR_EL2));
+        assert_eq!(far, elr);
+        match far == layout::SECTIONS[0].1.base {
+            true => hyps += 1,
+            false => own += 1,
+        }
+    }
+    assert_eq!((own, hyps), (4, 4));
+    assert_eq!(count(&machine, Event::AbortAlreadyMapped.name()), 0);
 }
 
 #[test]

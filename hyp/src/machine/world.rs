@@ -5,7 +5,7 @@ use super::cpu::SimCpu;
 use super::host::Host;
 use super::publish::{publish, publish_constants};
 use super::ram::Ram;
-use super::{Shared, StartError, layout};
+use super::{Scene, Shared, StartError, layout};
 use crate::debug::{Region, Resume, Stop, WatchKind};
 use crate::init::{Config, Hyp, InitError, PoolMemory};
 use crate::pgtable::Geometry;
@@ -50,7 +50,11 @@ const CPU_THREAD: &str = "hyp-cpu-";
 
 impl World {
     /// Starts hyp and the threads; nothing runs yet.
-    pub(super) fn start(shared: &Arc<Shared>, cpus: usize) -> Result<(Self, Roots), StartError> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        cpus: usize,
+        scene: Scene,
+    ) -> Result<(Self, Roots), StartError> {
         silence_simulated_panics();
         let (commands, inbox) = channel();
         let (outbox, stops) = channel();
@@ -59,7 +63,7 @@ impl World {
         let thread = thread::Builder::new()
             .name("hyp-world".into())
             .spawn(move || {
-                let result = live(&shared, cpus, &started, &inbox, &outbox);
+                let result = live(&shared, (cpus, scene), &started, &inbox, &outbox);
                 if let Err(error) = result {
                     // Nobody listens any more once the machine has started.
                     let _ = started.send(Err(error));
@@ -114,7 +118,7 @@ fn silence_simulated_panics() {
 /// The whole life of a machine: start hyp, serve commands, end.
 fn live(
     shared: &Shared,
-    cpus: usize,
+    (cpus, scene): (usize, Scene),
     started: &Sender<Result<Roots, StartError>>,
     inbox: &Receiver<Command>,
     outbox: &Sender<Option<Stop>>,
@@ -159,7 +163,7 @@ fn live(
             let (hyp, alive) = (&hyp, &alive);
             let spawned = thread::Builder::new()
                 .name(format!("{CPU_THREAD}{number}"))
-                .spawn_scoped(scope, move || run_cpu(number, shared, hyp, alive));
+                .spawn_scoped(scope, move || run_cpu((number, scene), shared, hyp, alive));
             if let Err(error) = spawned {
                 result = Err(StartError::Thread(error.to_string()));
                 break;
@@ -183,11 +187,11 @@ fn start_hyp(hyp: &Hyp<'_>, boot: &SimCpu<'_>) -> Result<(), InitError> {
 }
 
 /// The thread of one CPU.
-fn run_cpu(number: usize, shared: &Shared, hyp: &Hyp<'_>, alive: &AtomicU64) {
+fn run_cpu((number, scene): (usize, Scene), shared: &Shared, hyp: &Hyp<'_>, alive: &AtomicU64) {
     let mut host = Host::new(SimCpu::new(number, shared, true), hyp);
     let end = catch_unwind(AssertUnwindSafe(|| {
         shared.baton.wait_for_turn(number);
-        host.run();
+        host.run(scene);
     }));
     if let Err(panic) = end
         && !is_end(&*panic)

@@ -10,7 +10,7 @@ fn golden(name: &str, line: &str) {
     compare(name, succeed(line.split_whitespace()));
 }
 
-fn compare(name: &str, ran: Ran) {
+pub(crate) fn compare(name: &str, ran: Ran) {
     let path = [env!("CARGO_MANIFEST_DIR"), "tests/cli/golden", name]
         .iter()
         .collect::<PathBuf>();

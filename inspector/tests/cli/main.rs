@@ -7,6 +7,7 @@ mod damage;
 mod dumps;
 mod golden;
 mod roads;
+mod scenes;
 
 #[path = "../support/elf.rs"]
 #[expect(dead_code, reason = "unit tests describe more kinds of types")]
