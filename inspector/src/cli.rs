@@ -15,6 +15,7 @@ use crate::model::System;
 use crate::session::{Opener, Session};
 use crate::target;
 use crate::view;
+use anyhow::Context;
 use arguments::{Arguments, Ask, Command, Format};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -87,8 +88,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 complain(note);
             }
             let mut out = io::BufWriter::new(stdout.lock());
-            answer.write(arguments.format(), &mut out)?;
-            out.flush()?;
+            answer
+                .write(arguments.format(), &mut out)
+                .and_then(|()| out.flush())
+                .context("cannot write the answer")?;
             Ok(verdict(&system, answer.is_complete()))
         }
     }

@@ -112,6 +112,18 @@ fn terminal_is_given_back_while_suspended() {
     seen(&terminal, "ended");
 }
 
+/// Whoever asks for what never comes would take it for a hang.
+#[test]
+fn what_an_abort_waits_for_is_said_to_a_terminal() {
+    let terminal = shell("$I abort --call no_such --cpu 1; echo ended $?; read end");
+    seen(
+        &terminal,
+        "waiting for a hypercall (--cpu 1 --call no_such); Ctrl-C ends it",
+    );
+    send(&terminal, "\x03");
+    seen(&terminal, "ended 3");
+}
+
 #[test]
 fn terminal_is_given_back_when_stopped_from_outside() {
     let script = "$I tui demo; echo suspended; stty -a; echo ready; read go; fg; stty -a; echo ended; read end";

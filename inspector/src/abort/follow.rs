@@ -43,6 +43,16 @@ pub enum FollowError {
         /// What was found out instead.
         reason: String,
     },
+    /// The machine has no such CPU, so that waiting for it would never end.
+    #[error("{target}: no CPU {cpu}; there are {count}, numbered from 0")]
+    NoCpu {
+        /// What the user asked for.
+        target: String,
+        /// The CPU.
+        cpu: usize,
+        /// How many CPUs there are.
+        count: usize,
+    },
     /// The server takes no breakpoint where CPUs enter EL2.
     #[error("{target}: no breakpoint at the entry {entry:#x}: {reason}")]
     NoEntry {
@@ -115,6 +125,11 @@ impl Follower {
     ) -> Result<Self, FollowError> {
         run(target)?;
         let system = hypervisor::capture(target, images)?;
+        let count = system.cpus.len();
+        if let Some(cpu) = wanted.cpu.filter(|&cpu| cpu >= count) {
+            let target = target.name().to_owned();
+            return Err(FollowError::NoCpu { target, cpu, count });
+        }
         let mut plan = Plan::make(target, &system)?;
         if plan.entries.is_empty() {
             let reason = match system.problems.is_empty() {

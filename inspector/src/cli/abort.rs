@@ -3,10 +3,10 @@
 use super::arguments::{Abort, Format};
 use super::document::Document;
 use super::{FAILED, complain, json, open, text};
-use crate::abort::Story;
+use crate::abort::{Story, Wanted};
 use crate::session::{Opener, Session};
 use crate::view;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,10 +79,15 @@ fn follow(
     }
     let mut follower = session.follow(abort.wanted.clone())?;
     let mut told = 0;
+    // Scripts have nobody who would wonder whether it hangs.
+    let mut is_silent = io::stderr().is_terminal();
     loop {
         let stories = session.stories(&mut follower, LOOK)?;
         if stories.is_empty() {
             session.check(&follower)?;
+            if std::mem::take(&mut is_silent) {
+                complain(&waiting(&abort.wanted));
+            }
         }
         for story in stories {
             let is_last = match abort.until {
@@ -95,6 +100,18 @@ fn follow(
                 return Ok(());
             }
         }
+    }
+}
+
+/// What the user is to know when nothing comes.
+fn waiting(wanted: &Wanted) -> String {
+    let what = match wanted.call {
+        Some(_) => "hypercall",
+        None => "host abort",
+    };
+    match wanted.to_string() {
+        words if words.is_empty() => format!("waiting for a {what}; Ctrl-C ends it"),
+        words => format!("waiting for a {what} ({words}); Ctrl-C ends it"),
     }
 }
 

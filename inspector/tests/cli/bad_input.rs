@@ -173,7 +173,8 @@ fn a_snapshot_cut_at_any_byte() {
 fn a_file_that_cannot_be_written_stays_away() {
     let folder = TempDir::new().expect("a folder");
     let missing = folder.path().join("missing/snapshot");
-    fail(["save", "demo", text(&missing)], text(&missing));
+    let ran = fail(["save", "demo", text(&missing)], "there is no such folder");
+    assert!(!ran.stderr.contains(".snapshot"), "{}", ran.stderr);
     fail(["save", "demo", text(folder.path())], text(folder.path()));
     assert_eq!(names(folder.path()), [""; 0]);
 
@@ -238,6 +239,15 @@ fn a_regime_that_is_not_there() {
         "there are host-s2, hyp-s1",
     );
     fail(["walk", "demo", "s2", "0x0"], "no regime `s2`");
+}
+
+/// Nothing would ever come of waiting for it.
+#[test]
+fn a_cpu_that_is_not_there() {
+    fail(
+        ["abort", "--cpu", "4"],
+        "no CPU 4; there are 4, numbered from 0",
+    );
 }
 
 /// A file holds a machine that cannot run.

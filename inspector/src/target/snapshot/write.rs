@@ -6,7 +6,7 @@ use crate::target::core;
 use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, Writer};
 use std::fs::{File, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -22,7 +22,12 @@ pub(super) fn write(path: &Path, contents: &Contents) -> Result<(), String> {
         );
     }
     let bytes = encode(contents)?;
-    let cannot = |error: std::io::Error| format!("cannot write it: {error}");
+    // An error of the file under way carries that file's name, which is nothing to the user.
+    let cannot = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => "cannot write it: there is no such folder".to_owned(),
+        kind if error.raw_os_error().is_none() => format!("cannot write it: {kind}"),
+        _ => format!("cannot write it: {error}"),
+    };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
