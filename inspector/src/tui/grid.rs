@@ -26,7 +26,9 @@ fn column(title: &str) -> Column {
         "IA" | "PC" | "AGE" => (12, false, 0),
         "OA" => (10, false, 2),
         "PA" => (10, false, 1),
-        "SIZE" | "VMID" | "VCPUS" | "OWNED" | "SHARED" | "BORROWED" | "POISONED" => (5, true, 0),
+        "SIZE" | "VMID" | "VCPUS" | "OWNED" | "SHARED" | "BORROWED" | "POISONED" | "INSTR" => {
+            (5, true, 0)
+        }
         "KIND" => (10, false, 0),
         "PERM" | "HELD" => (4, false, 0),
         "LEVEL" => (5, true, 4),
@@ -44,7 +46,7 @@ fn column(title: &str) -> Column {
         "NEXT" => (5, true, 6),
         "HOW" => (8, false, 4),
         "CPU" => (3, true, 0),
-        "WAITERS" => (7, true, 0),
+        "WAITERS" | "ABORTS" | "MAPPED" | "REFUSED" => (7, true, 0),
         "TAKEN AT" | "SYMBOL" => (20, false, 0),
         "VTTBR_EL2" | "ESR_EL2" => (10, false, 3),
         "#" => (5, true, 1),
@@ -105,7 +107,11 @@ pub(super) fn table(
     sorted: Option<(&str, bool)>,
     lines: &[Line],
 ) {
-    let columns: Vec<Column> = titles.iter().map(|title| column(title)).collect();
+    let mut columns: Vec<Column> = titles.iter().map(|title| column(title)).collect();
+    for (i, column) in columns.iter_mut().enumerate() {
+        // Of a lock the owner is a ticket.
+        column.right |= !lines.is_empty() && lines.iter().all(|line| is_number(line.row.get(i)));
+    }
     let arrow = |title: &str| {
         sorted
             .filter(|(column, _)| *column == title)
@@ -174,6 +180,12 @@ pub(super) fn table(
             }
         }
     }
+}
+
+/// Whether a cell is a decimal number.
+fn is_number(cell: Option<&Cell>) -> bool {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    cell.is_some_and(|cell| is_digits(&cell.text))
 }
 
 /// A rule with a title on its left and a note on its right.
@@ -262,11 +274,12 @@ fn details_column(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) -> u
         };
         let mut x = left;
         for cell in rest {
-            for word in cell.text.split(' ') {
-                if x > left && x + width(word) > area.right() {
+            let room = area.right().saturating_sub(left);
+            for word in cell.text.split(' ').flat_map(|word| pieces(word, room)) {
+                if x > left && x + width(&word) > area.right() {
                     (x, y) = (left, y + 1);
                 }
-                x = text(buf, area, x, y, word, theme.role(cell.role)) + 1;
+                x = text(buf, area, x, y, &word, theme.role(cell.role)) + 1;
             }
         }
         y += 1;
@@ -293,21 +306,21 @@ pub(super) fn note(buf: &mut Buffer, area: Rect, theme: Theme, what: &str) {
     text(buf, area, area.x + 1, area.y, what, theme.dim());
 }
 
-/// A sentence in lines that are not wider than `room`, unless a word is.
+/// A word, in pieces if it is longer than a line.
+fn pieces(word: &str, room: u16) -> Vec<String> {
+    if width(word) <= room {
+        return vec![word.to_owned()];
+    }
+    let letters: Vec<char> = word.chars().collect();
+    let pieces = letters.chunks(usize::from(room.max(1)));
+    pieces.map(|piece| piece.iter().collect()).collect()
+}
+
+/// A sentence in lines that are not wider than `room`.
 pub(super) fn wrap(what: &str, room: u16) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let most = usize::from(room.max(1));
-    let words = what
-        .split_whitespace()
-        .map(|word| word.chars().collect::<Vec<_>>());
-    // A word that is longer than a line goes on in the next.
-    let pieces = words.flat_map(|word| {
-        let pieces = word
-            .chunks(most)
-            .map(|piece| piece.iter().collect::<String>());
-        pieces.collect::<Vec<_>>()
-    });
-    for word in pieces {
+    let words = what.split_whitespace();
+    for word in words.flat_map(|word| pieces(word, room)) {
         let word = word.as_str();
         match lines.last_mut() {
             Some(line) if width(line) + 1 + width(word) <= room => {
@@ -369,5 +382,33 @@ mod tests {
         assert_eq!(line(0).trim_end(), " a  one two three");
         assert_eq!(line(1).trim_end(), "    four");
         assert_eq!(line(2).trim_end(), " b  x");
+
+        // A name without a space is longer than a line.
+        let rows = [row("a", "at <impl_of_Hyp>::walk+0x21c here")];
+        buf.reset();
+        details(&mut buf, Rect::new(0, 0, 20, 4), theme, &rows);
+        let line = |y| (0..20).map(|x| buf[(x, y)].symbol()).collect::<String>();
+        assert_eq!(line(1).trim_end(), "    <impl_of_Hyp>::");
+        assert_eq!(line(2).trim_end(), "    walk+0x21c here");
+    }
+
+    #[test]
+    fn a_column_of_numbers_stands_to_the_right_whatever_its_title() {
+        let line = |owner: &str| Line {
+            row: vec![Cell::new(Role::Plain, owner)],
+            changed: false,
+            selected: false,
+        };
+        let theme = Theme {
+            depth: crate::tui::theme::Depth::Mono,
+            light: false,
+        };
+        for (owner, drawn) in [("7", "     7"), ("hyp", " hyp"), ("0x7", " 0x7")] {
+            let area = Rect::new(0, 0, 10, 2);
+            let mut buf = Buffer::empty(area);
+            table(&mut buf, area, theme, &["OWNER"], None, &[line(owner)]);
+            let text: String = (0..10).map(|x| buf[(x, 1)].symbol()).collect();
+            assert_eq!(text.trim_end(), drawn);
+        }
     }
 }

@@ -92,7 +92,7 @@ impl Machine {
             threads: Vec::new(),
             state: RunState::Stopped {
                 cpu: None,
-                reason: "found stopped".to_owned(),
+                reason: "as it was found".to_owned(),
             },
             found_running: false,
             breakpoints: Breakpoints::default(),
@@ -111,7 +111,7 @@ impl Machine {
         if self.found_running {
             self.state = RunState::Stopped {
                 cpu: None,
-                reason: "stopped by attaching".to_owned(),
+                reason: "by attaching".to_owned(),
             };
         }
     }

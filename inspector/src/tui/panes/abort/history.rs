@@ -152,7 +152,7 @@ impl History {
     /// Why there is nothing to be seen.
     fn nothing(&self) -> &'static str {
         match self.told.is_empty() {
-            true => "none yet: a runs to the next one",
+            true => "none yet: press a to run to the next one",
             false => "none is like this (Esc clears the filter)",
         }
     }
