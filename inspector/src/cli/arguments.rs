@@ -34,7 +34,7 @@ Exit status: 0 fine; 2 usage; 3 the target or an input failed, or the answer is 
 /// Options that stand before or after the command.
 #[derive(Args, Debug)]
 struct Options {
-    /// ELF file of a program that runs there, for symbols and types (repeatable)
+    /// File of a program that runs there, for symbols and types: an ELF, or a kernel's Image (repeatable)
     #[arg(long = "image", value_name = "FILE", global = true)]
     images: Vec<PathBuf>,
     /// How long to wait for a silent server

@@ -53,11 +53,21 @@ pub(super) fn describe(
     }
     let physvirt_offset = variable.number("HYP.physvirt_offset").unwrap_or(0);
     variable.physvirt_offset = physvirt_offset;
+    let profile = variable.name("HYP.profile");
+    // What a file says of a program that is not there reads as anything. A member that the file does not have is
+    // another matter.
+    let is_unnamed = profile.is_none() && variable.has("HYP.profile");
+    if is_unnamed || physvirt_offset % GRANULE != 0 {
+        problems.push(format!(
+            "{source} is not what runs here: {:#x} holds something else; give the file of the build that runs, or none",
+            variable.pa
+        ));
+        return Ok(None);
+    }
     if variable.number("HYP.finalised") == Some(0) {
         let problem = "hyp has not finished its start, so tables and owners are not final: let the machine run";
         variable.problems.push(problem.to_owned());
     }
-    let profile = variable.name("HYP.profile").unwrap_or_default();
     let release = variable.text(target, "HYP.release")?;
     let ram = variable
         .memory(target, "HYP.regions", None)?
@@ -90,7 +100,7 @@ pub(super) fn describe(
     Ok(Some(Description {
         source,
         release,
-        profile,
+        profile: profile.unwrap_or_default(),
         granule: GRANULE,
         physvirt_offset,
         host_s2,

@@ -270,6 +270,22 @@ fn a_start_that_did_not_begin_is_said() {
     assert_eq!(system.cpus.len(), 2);
 }
 
+/// The file is of another build, or of another machine: its `HYP` would be read as anything.
+#[test]
+fn a_file_of_something_else_is_one_sentence() {
+    for (at, bytes) in [(0, 0xa5_u64), (0x08, 0x1234)] {
+        let mut machine = Machine::new();
+        machine.put(VAR + at, &bytes.to_le_bytes());
+        let system = machine.capture(&mut images(&program()));
+        let [problem] = &*system.problems else {
+            panic!("{at:#x}: {:?}", system.problems);
+        };
+        let sentence = "is not what runs here: 0x40300000 holds something else; give the file of the build that runs, or none";
+        assert!(problem.ends_with(sentence), "{at:#x}: {problem}");
+        assert_eq!((system.complete, system.cpus.len()), (false, 2));
+    }
+}
+
 #[test]
 fn a_start_that_is_not_finished_is_said() {
     let mut machine = Machine::new();

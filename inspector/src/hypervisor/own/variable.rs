@@ -59,6 +59,11 @@ impl<'a> Variable<'a> {
         })
     }
 
+    /// Whether the file knows of this part.
+    pub(super) fn has(&mut self, path: &str) -> bool {
+        self.images.place(path).is_ok()
+    }
+
     /// A part of the variable; where it is missing the problem is noted.
     fn place(&mut self, path: &str) -> Option<Place> {
         let place = self.images.place(path);
