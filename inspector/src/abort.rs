@@ -20,12 +20,14 @@ pub mod difference;
 mod ending;
 mod follow;
 mod following;
+mod gate;
 pub mod plan;
 mod steps;
 pub mod trap;
 mod wanted;
 
 pub use follow::{FollowError, Follower};
+pub use gate::Gates;
 pub use wanted::{Until, Wanted};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Opening what the user named, again and again.
 
-use crate::abort::{FollowError, Follower, Story, Wanted};
+use crate::abort::{FollowError, Follower, Gates, Story, Wanted};
 use crate::demo::{self, Demo};
 use crate::hypervisor;
 use crate::image::{ImageError, Images};
@@ -114,20 +114,23 @@ impl Session {
         Follower::arm(self.target.as_mut(), &mut self.images, wanted)
     }
 
-    /// Whether there is something to follow. If not, lets the machine run for a moment first.
+    /// Whether there is something to follow. The machine must be stopped.
     ///
     /// # Errors
     /// The link failed, or the target cannot run.
-    pub fn wait_for_el2(&mut self, moment: Duration) -> Result<bool, FollowError> {
-        if Follower::is_ready(self.target.as_mut())? {
-            return Ok(true);
-        }
-        if let Some(control) = self.target.run_control() {
-            control.resume()?;
-            control.wait(moment)?;
-            control.interrupt()?;
-        }
+    pub fn is_ready(&mut self) -> Result<bool, FollowError> {
         Follower::is_ready(self.target.as_mut())
+    }
+
+    /// Lets the machine run until a host comes under stage 2: it stops there, if the images say where that is, or is found
+    /// out by a look after each `moment`. The machine must be stopped, and stands afterwards.
+    ///
+    /// # Errors
+    /// The link failed, or the machine has ended.
+    pub fn wait_for_el2(&mut self, moment: Duration) -> Result<(), FollowError> {
+        let gates = Gates::of(&mut self.images);
+        while !gates.wait(self.target.as_mut(), moment)? {}
+        Ok(())
     }
 
     /// Lets the machine run until traps have been followed to their end, or for `limit`.

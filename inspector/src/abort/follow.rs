@@ -113,6 +113,14 @@ pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, Follow
         .ok_or(FollowError::CannotRun { target: name })
 }
 
+/// Whether stage 2 is on for a CPU's host.
+pub(super) fn is_under_stage2(registers: &Registers) -> bool {
+    /// `HCR_EL2.VM`.
+    const VM: u64 = 1;
+    let get = |name| registers.get(name).unwrap_or(0);
+    get("HCR_EL2") & VM != 0 && get("VTTBR_EL2") != 0
+}
+
 impl Follower {
     /// Sets breakpoints at the entries of EL2. The machine must stand.
     ///
@@ -170,15 +178,8 @@ impl Follower {
     /// # Errors
     /// The link failed, or the target cannot run.
     pub fn is_ready(target: &mut dyn Target) -> Result<bool, FollowError> {
-        /// `HCR_EL2.VM`.
-        const VM: u64 = 1;
         run(target)?;
-        let cpus = target.all_registers()?;
-        let under_stage2 = |registers: &Registers| {
-            let get = |name| registers.get(name).unwrap_or(0);
-            get("HCR_EL2") & VM != 0 && get("VTTBR_EL2") != 0
-        };
-        Ok(cpus.iter().any(under_stage2))
+        Ok(target.all_registers()?.iter().any(is_under_stage2))
     }
 
     /// Stories that are not at their end yet, as far as they are known.
@@ -527,7 +528,7 @@ impl Follower {
             match stop.function.role {
                 Role::Panic => return Ok(true),
                 Role::LookUp | Role::Map { .. }
-                    if !following.has_looked() && following.holds(lock) =>
+                    if !following.has_looked() && following.may_look(lock) =>
                 {
                     let look = look(target, following)?;
                     following.look(look);
@@ -551,7 +552,7 @@ impl Follower {
         if let Some(at) = returned {
             let (_, stop) = following.returns.remove(at);
             following.returned(&stop, registers);
-            if following.holds(lock) {
+            if following.may_look(lock) {
                 let look = look(target, following)?;
                 following.look(look);
             }

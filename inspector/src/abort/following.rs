@@ -45,6 +45,8 @@ pub(super) struct Following {
     pub(super) returns: Vec<(u64, Stop)>,
     /// The function that maps is a stop, or no other CPU has executed anything since the lock was held.
     pub(super) sees_mapping: bool,
+    /// It has come to the function that maps.
+    maps: bool,
     /// Other CPUs have executed something since the lock was held.
     disturbed: bool,
     /// It was stepped to its end without that.
@@ -137,6 +139,7 @@ impl Following {
             steps: Steps::default(),
             returns: Vec::new(),
             sees_mapping,
+            maps: false,
             disturbed: false,
             steady: false,
             puzzling: false,
@@ -173,6 +176,7 @@ impl Following {
             Role::LookUp => self.take_lock(lock),
             Role::Map { argument } => {
                 self.take_lock(lock);
+                self.maps = true;
                 if let Some(range) = argument.and_then(|number| range(registers, number)) {
                     text = format!("{text}: {} at {:#x}", size_text(range.size), range.start);
                     self.see_choice(range);
@@ -308,6 +312,12 @@ impl Following {
         }
     }
 
+    /// Whether the tables are this CPU's to change where it has come to a function that is called under the host's lock, or
+    /// back from one: it holds the lock, or nobody knows where that is.
+    pub(super) fn may_look(&self, lock: Option<Tickets>) -> bool {
+        self.holds(lock) || self.host_lock_at().is_none()
+    }
+
     /// Whether this CPU is known to hold the host's lock, by its ticket.
     pub(super) fn holds(&self, lock: Option<Tickets>) -> bool {
         lock.is_some_and(|tickets| self.ticket == Some(tickets.owner) && tickets.held())
@@ -388,7 +398,10 @@ impl Following {
     fn compare(&mut self, after: &System) {
         // A function that maps and was not seen to return may have written since the last look: it has panicked.
         let exact = match self.story.fault() {
-            Some(_) => self.sees_mapping && self.returns.is_empty(),
+            Some(_) => {
+                let looked = self.under_lock.is_some() || !self.maps;
+                self.sees_mapping && self.returns.is_empty() && looked
+            }
             // hyp looks the leaf up before it writes anything; of all of Linux's calls, that is not known.
             None => self.steady && self.before.hypervisor.kind == HypervisorKind::Hyp,
         };

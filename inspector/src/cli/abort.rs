@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// After so long without a trap it is looked whether the machine still is the same.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a machine that has nothing to follow yet is let run at once.
+/// How long a machine that has nothing to follow yet is let run at once, where it is not stopped by itself.
 const MOMENT: Duration = Duration::from_millis(20);
 
 /// Follows as many traps as are asked for. In text each is printed as soon as it is known; what was followed before
@@ -71,11 +71,11 @@ fn follow(
     abort: &Abort,
     tell: &mut dyn FnMut(Story) -> io::Result<()>,
 ) -> anyhow::Result<()> {
-    if !session.wait_for_el2(Duration::ZERO)? {
+    if !session.is_ready()? {
         complain(
             "no CPU runs its host under a stage 2 yet: waiting until one does; Ctrl-C ends it",
         );
-        while !session.wait_for_el2(MOMENT)? {}
+        session.wait_for_el2(MOMENT)?;
     }
     let mut follower = session.follow(abort.wanted.clone())?;
     let mut told = 0;

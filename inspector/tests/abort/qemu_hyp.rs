@@ -1,9 +1,11 @@
 //! hyp with its built-in host, whose rounds touch RAM, devices and hyp's memory on all CPUs at once.
 
 use crate::client::Client;
-use crate::run::succeed;
+use crate::qemu_orders::{open, place};
+use crate::run::{inspector, succeed};
 use crate::tables::{Root, check, number};
 use fixtures::qemu::{Boot, Machine};
+use hyp::stats::Event;
 use inspector::target::rsp;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -155,6 +157,38 @@ fn cpus_that_race_for_one_page() {
             .filter(|other| other["outcome"] == "mapped" && other["result"] == first["result"]);
         assert_eq!(twice.count(), 1, "{document}");
     }
+}
+
+/// A machine that has not executed anything: hyp has counted this abort alone when its story is over.
+#[test]
+fn the_first_abort_of_all_is_followed() {
+    let boot = Boot::hyp().expect("the image builds").cpus(2).paused();
+    let machine = boot.start().expect("QEMU starts");
+    let ran = inspector(arguments(&machine, machine.gdb(), &["abort"]));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("waiting until one does"),
+        "{}",
+        ran.stderr
+    );
+    let story = &ran.json()["aborts"][0];
+    // The host's first instruction.
+    assert_eq!(story["symbol"], "host_start", "{story}");
+    assert_eq!(
+        (&story["pc"], &story["ipa"]),
+        (&story["far"], &story["far"])
+    );
+    let mut images = open(&machine);
+    let counts = place(&mut images, "HYP.stats.counts");
+    let mut client = Client::connect(machine.gdb());
+    client.order("Qqemu.PhyMemMode:1");
+    let mut count = |event: Event| read(&mut client, counts + 8 * event as u64);
+    let aborts = [
+        Event::AbortMapped,
+        Event::AbortAlreadyMapped,
+        Event::AbortRefused,
+    ];
+    assert_eq!(aborts.map(&mut count), [1, 0, 0]);
 }
 
 /// What must be the same on both ways: all but where the entry and the end are seen, and what depends on the moment.

@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::run::{inspector, succeed};
-use crate::tables::{Root, check, written};
+use crate::tables::{Root, check, number, written};
 use fixtures::{Boot, Cpu, Finally, Guests, Kernel, Machine};
 use serde_json::Value;
 use std::fs::File;
@@ -50,8 +50,11 @@ fn follows(kernel: Kernel, cpu: Cpu) {
         "{}",
         first.stderr
     );
+    let first = &first.json()["aborts"][0];
+    assert_first(first);
     let root = Root::of(&succeed(arguments(&machine, &["info"])).json());
     let mut read = |at| word(&ram, at);
+    check(first, &root, &mut read);
     let mut before = root.words(&mut read);
     let mut mapped = 0;
     for _ in 0..10 {
@@ -78,6 +81,16 @@ fn follows(kernel: Kernel, cpu: Cpu) {
         before = after;
     }
     assert!(mapped > 0, "nothing was mapped");
+}
+
+/// Stage 2 has just come on in what EL1 has called, which is to go on at its next instruction: that cannot be fetched, or not
+/// even its translation.
+fn assert_first(story: &Value) {
+    assert_eq!(number(&story["esr"]) >> 26, 0x20, "{story}");
+    assert_eq!(story["far"], story["pc"], "{story}");
+    let symbol = story["symbol"].as_str().expect("a name");
+    assert!(symbol.starts_with("_kvm_host_prot_finalize+"), "{symbol}");
+    assert_eq!(story["walk"]["result"], "hole", "{story}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn open(machine: &Machine) -> Images {
 }
 
 /// Where a variable is in physical memory; the host's are where they are linked.
-fn place(images: &mut Images, path: &str) -> u64 {
+pub(crate) fn place(images: &mut Images, path: &str) -> u64 {
     let place = images.place(path).expect(path).address;
     images.load_address(place).unwrap_or(place)
 }

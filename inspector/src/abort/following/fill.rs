@@ -27,7 +27,10 @@ impl Following {
             }
         }
         if !self.story.writes.is_empty() && !stages.contains(&Stage::Map) {
-            let text = format!("writes {} words of tables", self.story.writes.len());
+            let text = match self.story.writes.len() {
+                1 => "writes a word of a table".to_owned(),
+                words => format!("writes {words} words of tables"),
+            };
             self.insert(Stage::Map, text);
         }
         if let Some(text) = self.recycled() {
@@ -81,10 +84,13 @@ impl Following {
             None if before.next == after.next => {}
             None => {
                 let taken = after.next.wrapping_sub(before.next);
-                self.insert(
-                    Stage::Lock,
-                    format!("the lock host is taken {taken} times meanwhile, by whom was not seen"),
-                );
+                let times = match taken {
+                    1 => "once".to_owned(),
+                    times => format!("{times} times"),
+                };
+                let text =
+                    format!("the lock host is taken {times} meanwhile, by whom was not seen");
+                self.insert(Stage::Lock, text);
             }
         }
     }

@@ -51,7 +51,10 @@ fn begin(system: System, own: &[(&str, u64)]) -> Following {
 
 /// An abort that has come to where it maps, having looked the leaf up under the lock.
 fn mapping() -> (Following, Plan) {
-    let mut system = before();
+    mapping_in(before())
+}
+
+fn mapping_in(mut system: System) -> (Following, Plan) {
     let symbols = FUNCTIONS.iter().zip(1..).map(|(name, at)| Symbol {
         name: (*name).to_owned(),
         address: at * 0x1000,
@@ -75,6 +78,32 @@ fn mapping() -> (Following, Plan) {
         }
     }
     (following, plan)
+}
+
+/// 6.1's kallsyms has no data symbols.
+#[test]
+fn what_is_written_under_an_unknown_lock_is_told() {
+    let mut system = before();
+    system.locks.clear();
+    let (mut following, _) = mapping_in(system);
+    let (_, stop) = following.returns.pop().expect("it is to return");
+    following.returned(&stop, &registers(&[]));
+    assert!(following.may_look(None));
+    following.look(look(&[OWN]));
+    let story = following.end(&mapped(&[OWN, OTHERS]), &registers(&[]), Seen::Returns);
+    assert!(matches!(story.outcome, Outcome::Mapped { .. }));
+    assert_eq!(told(&story), (vec![OWN], Comparison::UnderLock));
+}
+
+/// A lock that is another CPU's by what memory says.
+#[test]
+fn what_is_written_without_a_look_is_told() {
+    let (mut following, _) = mapping();
+    following.under_lock = None;
+    following.returns.clear();
+    let story = following.end(&mapped(&[OWN]), &registers(&[]), Seen::Returns);
+    assert!(matches!(story.outcome, Outcome::Mapped { .. }));
+    assert_eq!(told(&story), (vec![OWN], Comparison::EntryToEnd));
 }
 
 #[test]
