@@ -194,11 +194,12 @@ extern "C" fn debugger_fiq(frame: &mut Frame) {
 extern "C" fn debugger_host_exception(frame: &mut Frame) -> bool {
     match why(read_register!(esr_el2)) {
         // The host may use the debugger's own immediates, too.
-        Some(Why::Panic) | None => return false,
-        Some(Why::Breakpoint) if !breakpoints::is_for(frame.elr) => return false,
-        Some(why) => world::stop(frame, why),
+        Some(Why::Panic) | None => false,
+        Some(why) => {
+            world::stop(frame, why);
+            !world::reflects()
+        }
     }
-    true
 }
 
 /// An exception of EL2's own, from either table. False: hyp is broken.

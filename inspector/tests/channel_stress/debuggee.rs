@@ -163,7 +163,7 @@ impl Debuggee {
 
 /// A client of hyp's channel. Dropping it says nothing to the server.
 pub(crate) struct Session<'a> {
-    debuggee: &'a Debuggee,
+    pub(crate) debuggee: &'a Debuggee,
     pub(crate) client: Client,
 }
 
@@ -206,6 +206,14 @@ impl Session<'_> {
             pc: word(32),
             el: u64::from(bytes[33 * 8] >> 2 & 3),
         })
+    }
+
+    /// Has a CPU go on elsewhere.
+    pub(crate) fn set_pc(&mut self, cpu: u64, pc: u64) {
+        self.client.order(&format!("Hg{:x}", cpu + 1));
+        // PC is register 0x20.
+        let pc = rsp::to_hex(&pc.to_le_bytes());
+        self.client.order(&format!("P20={pc}"));
     }
 
     /// The registers of all CPUs.

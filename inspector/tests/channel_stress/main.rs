@@ -5,6 +5,7 @@
 mod client;
 mod debuggee;
 mod holders;
+mod late;
 mod misbehaviour;
 mod panics;
 mod starting;

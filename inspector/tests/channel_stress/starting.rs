@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::debuggee::{Debuggee, LIMIT, Registers, Session, cpu_of};
+use crate::late::BRK;
 use fixtures::qemu::{Boot, Cpu};
 use inspector::target::rsp;
 use std::cell::Cell;
@@ -105,8 +106,7 @@ fn qemu_a_cpu_stops_where_it_comes_up() {
 /// CPU on its way up. Here it keeps one because it does not notice who else writes the machine's memory.
 #[test]
 fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
-    /// hyp's own breakpoint, `brk #0xe12`, and where RAM begins.
-    const BRK: u32 = 0xd421_c240;
+    /// Where RAM begins.
     const RAM: u64 = 0x4000_0000;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ram");
@@ -156,6 +156,18 @@ pub(crate) fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
     }
 }
 
+/// Where an instruction of the host's first is. CPU 0 is in the host then.
+pub(crate) fn find_in_host(session: &mut Session<'_>, instruction: u32) -> u64 {
+    run_into_host(session, 0);
+    let (main, size) = session.debuggee.functions("host_main")[0];
+    let code = session.words(main, size as usize / 8);
+    let mut words = code
+        .iter()
+        .flat_map(|word| [*word as u32, (word >> 32) as u32]);
+    let index = words.position(|word| word == instruction);
+    main + 4 * index.expect("it is there") as u64
+}
+
 /// Has the CPU call PSCI when it goes on. `smc` is where an SMC is.
 fn call_psci(session: &mut Session<'_>, cpu: u64, smc: u64, function: u64, arguments: [u64; 3]) {
     run_into_host(session, cpu);
@@ -180,14 +192,7 @@ fn qemu_a_cpu_that_went_and_comes_back_stops_as_asked_meanwhile() {
     const SMC: u32 = 0xd400_0003;
     let debuggee = Debuggee::start(Boot::hyp().expect("the image builds"), 2);
     let mut session = debuggee.attach();
-    run_into_host(&mut session, 0);
-    let (main, size) = debuggee.functions("host_main")[0];
-    let code = session.words(main, size as usize / 8);
-    let mut instructions = code
-        .iter()
-        .flat_map(|word| [*word as u32, (word >> 32) as u32]);
-    let index = instructions.position(|instruction| instruction == SMC);
-    let smc = main + 4 * index.expect("an SMC") as u64;
+    let smc = find_in_host(&mut session, SMC);
 
     call_psci(&mut session, 1, smc, CPU_OFF, [0; 3]);
     let deadline = Instant::now() + LIMIT;
@@ -216,16 +221,15 @@ fn qemu_a_cpu_that_is_stuck_is_waited_for_once() {
     let debuggee = Debuggee::start(Boot::hyp().expect("the image builds"), 2);
     let (place, _) = debuggee.functions("Hyp>::handle_host_mem_abort")[0];
     let (loops, _) = debuggee.functions("park_here")[0];
-    let mut qemu = Client::connect(debuggee.machine.gdb());
+    let mut qemu = debuggee.session(Client::connect(debuggee.machine.gdb()));
     // Registers have numbers only for those who know their names.
-    qemu.ask("qXfer:features:read:target.xml:0,ffb");
-    qemu.order(&format!("Z1,{place:x},4"));
-    qemu.send("c");
-    let stuck = cpu_of(&qemu.stop());
-    qemu.order(&format!("z1,{place:x},4"));
-    qemu.order(&format!("Hg{:x}", stuck + 1));
-    qemu.order(&format!("P20={}", rsp::to_hex(&loops.to_le_bytes())));
-    qemu.order("D");
+    qemu.client.ask("qXfer:features:read:target.xml:0,ffb");
+    qemu.client.order(&format!("Z1,{place:x},4"));
+    qemu.client.send("c");
+    let stuck = cpu_of(&qemu.client.stop());
+    qemu.client.order(&format!("z1,{place:x},4"));
+    qemu.set_pc(stuck, loops);
+    qemu.client.order("D");
     drop(qemu);
 
     let mut session = debuggee.attach();

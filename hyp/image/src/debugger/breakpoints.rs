@@ -13,7 +13,7 @@ use super::{BRK_BREAKPOINT, Shared};
 const MOST: usize = 64;
 
 /// BRK with the immediate in bits 20:5.
-const BRK: u32 = 0xd420_0000 | (BRK_BREAKPOINT as u32) << 5;
+pub(super) const BRK: u32 = 0xd420_0000 | (BRK_BREAKPOINT as u32) << 5;
 
 /// A breakpoint; free while `pa` is 0, where this machine has no RAM.
 #[derive(Clone, Copy)]
@@ -75,14 +75,6 @@ pub(super) fn clear() -> usize {
 /// Whether there is one in the memory at `pa`.
 pub(super) fn is_at(pa: u64) -> bool {
     places().iter().any(|place| place.pa == pa)
-}
-
-/// Whether there is one at `va`. A CPU that is not counted as standing may ask: the debugger waits for it.
-#[inline(always)]
-pub(super) fn is_for(va: u64) -> bool {
-    // SAFETY: as above; they are only read.
-    let places = unsafe { &*PLACES.get() };
-    places.iter().any(|place| place.pa != 0 && place.va == va)
 }
 
 /// Writes the instruction in the memory at `pa`, which is RAM, once more as it is. QEMU (7.2, as seen) may translate

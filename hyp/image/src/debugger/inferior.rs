@@ -10,6 +10,7 @@ use hyp::debug::walk::{self, Regime};
 use hyp::debug::{Breakpoint, Facts, Inferior, Refused, Resume, Stop};
 use hyp::stats::Event;
 
+use super::breakpoints::BRK;
 use super::facts::Gathered;
 use super::line::ToClient;
 use super::parked::{Parked, unmask_interrupts};
@@ -163,9 +164,13 @@ impl Inferior for ThisMachine<'_> {
         let (cpu, why) = world::reason();
         let stop = match why {
             Why::Asked | Why::Input => None,
-            // One that was taken away while this CPU was on its way here.
             Why::Breakpoint if !self.is_at_breakpoint(cpu) => {
-                self.renew_instruction(cpu);
+                if self.is_at_own_break(cpu) {
+                    world::reflect(cpu);
+                } else {
+                    // One that was taken away while this CPU was on its way here.
+                    self.renew_instruction(cpu);
+                }
                 None
             }
             Why::Breakpoint => Some(Stop::Breakpoint { cpu }),
@@ -291,6 +296,15 @@ impl ThisMachine<'_> {
 
     fn is_at_breakpoint(&self, cpu: usize) -> bool {
         self.instruction_of(cpu).is_some_and(breakpoints::is_at)
+    }
+
+    /// Whether the BRK that CPU `cpu` stopped at is of the host's own program: breakpoints are out of memory while CPUs
+    /// stand. An address that leads nowhere has never had one.
+    fn is_at_own_break(&self, cpu: usize) -> bool {
+        world::standing(cpu).is_some_and(|parked| {
+            let pc = parked.pc;
+            !is_el2(parked) && self.fetch(cpu, pc).is_none_or(|word| word == BRK)
+        })
     }
 
     /// Has the instruction fetched anew that CPU `cpu` stopped at.

@@ -55,6 +55,9 @@ static LEADER: AtomicUsize = AtomicUsize::new(0);
 /// Bit n: CPU n is not to run with the others.
 #[unsafe(link_section = ".bss.debugger")]
 static HELD: AtomicU64 = AtomicU64::new(0);
+/// Bit n: the BRK that CPU n stands at is the host's own, and goes on as such.
+#[unsafe(link_section = ".bss.debugger")]
+static REFLECTED: AtomicU64 = AtomicU64::new(0);
 /// The CPU that is to take one step, plus 1; 0 for none.
 #[unsafe(link_section = ".bss.debugger")]
 static STEPPING: AtomicUsize = AtomicUsize::new(0);
@@ -156,6 +159,13 @@ pub(super) fn stop(frame: &mut Frame, why: Why) {
     if is_stopped() {
         gic::call_this_cpu();
     }
+}
+
+/// Whether this CPU, which stood at a BRK, has the host take it. It asks once for each.
+#[inline(always)]
+pub(super) fn reflects() -> bool {
+    let bit = 1 << this_cpu();
+    REFLECTED.fetch_and(!bit, Ordering::Relaxed) & bit != 0
 }
 
 /// Counts the CPU of `bit` as standing: whether it is the first. `None` where it is to stand only `with_others`, and
@@ -297,8 +307,14 @@ pub(super) fn reason() -> (usize, Why) {
     (leader, found.unwrap_or(Why::Asked))
 }
 
+/// Says that the BRK that CPU `cpu` stands at is the host's, unless a client has CPUs run otherwise meanwhile.
+pub(super) fn reflect(cpu: usize) {
+    REFLECTED.fetch_or(1 << cpu, Ordering::Relaxed);
+}
+
 /// Says which CPUs run when CPUs run again, and that a client is attached.
 pub(super) fn set_resume(run: u64, step: Option<usize>) {
+    REFLECTED.store(0, Ordering::Relaxed);
     HELD.store(!run & !STOPPED, Ordering::Relaxed);
     STEPPING.store(step.map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
     ATTACHED.store(true, Ordering::Release);
@@ -306,6 +322,7 @@ pub(super) fn set_resume(run: u64, step: Option<usize>) {
 
 /// All CPUs run again, and nobody is attached.
 pub(super) fn let_go() {
+    REFLECTED.store(0, Ordering::Relaxed);
     HELD.store(0, Ordering::Relaxed);
     STEPPING.store(0, Ordering::Relaxed);
     ATTACHED.store(false, Ordering::Release);
