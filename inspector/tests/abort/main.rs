@@ -4,6 +4,7 @@
 #[path = "../support/client.rs"]
 mod client;
 mod qemu_fetches;
+mod qemu_full;
 mod qemu_hyp;
 mod qemu_leaving;
 mod qemu_linux;

@@ -18,6 +18,7 @@ pub(crate) fn breakpoints_stop_hyp_and_its_host(mut bench: Bench) {
     an_abort_shows_what_was_accessed(&bench);
     both_kinds_stop_at_both_levels(&bench);
     hardware_has_only_so_many(&bench);
+    memory_has_only_so_many(&mut bench);
     none_is_set_in_the_code_that_stops_cpus(&mut bench);
     the_debugger_does_not_stop_itself(&mut bench);
     the_hosts_own_are_the_hosts(&mut bench);
@@ -202,6 +203,37 @@ fn hardware_has_only_so_many(bench: &Bench) {
         &["You may have requested too many hardware breakpoints"],
     );
     assert_says(&said[10], &["hit Temporary breakpoint"]);
+}
+
+/// hyp has room for so many. One more is refused, and with it that CPUs go on; those that go make room.
+fn memory_has_only_so_many(bench: &mut Bench) {
+    const ROOM: usize = 64;
+    /// Memory of the host's that it never executes.
+    const DATA: usize = 0x4320_0000;
+    let mut orders: Vec<_> = (0..=ROOM)
+        .map(|n| format!("break *{:#x}", DATA + 4 * n))
+        .collect();
+    orders
+        .extend(["continue", "delete 64-65", ROUND_ENDS, "continue", "delete"].map(str::to_owned));
+    orders.extend((0..=ROOM).map(|n| format!("maintenance packet Z0,{:x},4", DATA + 4 * n)));
+    orders.push(ROUNDS.to_owned());
+    let orders: Vec<_> = orders.iter().map(String::as_str).collect();
+    let said = Session::start(&bench.machine, &orders).finish();
+    let [refused, _, _, stop, _, packets @ .., rounds] = &said[ROOM + 1..] else {
+        panic!("{said:?}");
+    };
+    assert_says(
+        refused,
+        &["Cannot insert breakpoint 65", "Command aborted."],
+    );
+    assert_says(stop, &["hit Temporary breakpoint"]);
+    let (room, more) = packets.split_at(ROOM);
+    assert!(
+        room.iter().all(|said| said.contains("received: \"OK\"")),
+        "{room:?}"
+    );
+    assert_says(&more[0], &["received: \"E1c\""]);
+    bench.goes_on(number(rounds));
 }
 
 fn none_is_set_in_the_code_that_stops_cpus(bench: &mut Bench) {
