@@ -3,6 +3,7 @@
 //! Which server it is, is asked, not told. Physical memory is read and tables are walked by the inspector itself: a
 //! server's virtual reads honour the host's stage 2, which is filled on demand, so most of RAM would be unreadable.
 
+mod access;
 mod address;
 mod breakpoints;
 mod channel;

@@ -7,16 +7,20 @@
 //! - While it is attached, an inspector has a breakpoint where no instruction can be: its mark. It removes it when it
 //!   leaves, so a mark that is found is that of an inspector that was killed. There are two, to know what it cannot put
 //!   back any more: whether the machine ran when it came.
-//! - A CPU that an earlier client's breakpoint stopped still stands there.
+//! - A CPU that an earlier client's breakpoint stopped still stands there, and one that a watchpoint stopped before the
+//!   access.
 //!
 //! Breakpoints of somebody else's killed client elsewhere cannot be seen; they are cleared all the same. A client that
 //! is killed before its mark is set, its third request, has read nothing and leaves nothing but a machine that stands.
 
-use super::link::Link;
+use super::access::accessed;
 use super::registers::Layout;
-use super::run::{Machine, Thread};
-use crate::target::{RunControl, TargetError};
+use super::run::Machine;
+use crate::addr::Span;
+use crate::target::{Registers, RunControl, TargetError};
 use std::collections::BTreeMap;
+
+const LOOKING: &str = "looking for an earlier client's breakpoints";
 
 /// The breakpoint that an attached inspector has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +58,8 @@ pub(super) struct Traces {
     mark: Option<Mark>,
     /// CPUs that stand at a breakpoint, with their PCs.
     stopped: BTreeMap<u64, usize>,
+    /// CPUs that stand before an access to a watchpoint, which begins there.
+    watching: Vec<(usize, u64)>,
 }
 
 impl Traces {
@@ -77,6 +83,7 @@ impl Traces {
         Ok(Self {
             mark,
             stopped: BTreeMap::new(),
+            watching: Vec::new(),
         })
     }
 
@@ -86,13 +93,18 @@ impl Traces {
         machine: &mut Machine,
         layout: &Layout,
     ) -> Result<(), TargetError> {
-        let doing = "looking for an earlier client's breakpoints";
-        let pcs = program_counters(&mut machine.link, doing, &machine.threads, layout)?;
+        let registers = general_registers(machine, layout)?;
+        let mut pcs = BTreeMap::new();
+        for (cpu, registers) in registers.iter().enumerate() {
+            if let Some(pc) = registers.get("pc") {
+                pcs.entry(pc).or_insert(cpu);
+            }
+        }
         let requests: Vec<_> = pcs
             .keys()
             .flat_map(|pc| [format!("z0,{pc:x},4"), format!("z1,{pc:x},4")])
             .collect();
-        let replies = machine.link.exchange(doing, &requests)?;
+        let replies = machine.link.exchange(LOOKING, &requests)?;
         let mut replies = replies.chunks(2);
         self.stopped = pcs
             .into_iter()
@@ -102,6 +114,13 @@ impl Traces {
                     .is_some_and(|pair| pair.contains(&b"OK".to_vec()))
             })
             .collect();
+        // A machine that runs has met none.
+        if !machine.found_running() {
+            for (cpu, registers) in registers.iter().enumerate() {
+                let watched = clear_watchpoint(machine, cpu, registers)?;
+                self.watching.extend(watched.map(|at| (cpu, at)));
+            }
+        }
         // Should this process be killed too, the next one is to know that the machine ran before either came.
         if machine.ran_before {
             machine.mark = Some(Mark::Ran);
@@ -136,6 +155,11 @@ impl Traces {
                 "CPU {cpu} stands at a breakpoint that an earlier client left, at {pc:#x}; all breakpoints are cleared."
             ));
         }
+        for (cpu, at) in &self.watching {
+            notes.push(format!(
+                "CPU {cpu} stands at a watchpoint that an earlier client left, on {at:#x}; all watchpoints are cleared."
+            ));
+        }
         match self.mark {
             Some(Mark::Ran) if !found_running => notes.push(
                 "The machine ran before that inspector came, and stands since: continue it in the TUI (key c), and it \
@@ -151,24 +175,81 @@ impl Traces {
     }
 }
 
-/// Where the CPUs stand, and which one does there, the first of several.
-fn program_counters(
-    link: &mut Link,
-    doing: &str,
-    threads: &[Thread],
+/// The general registers of all CPUs.
+fn general_registers(
+    machine: &mut Machine,
     layout: &Layout,
-) -> Result<BTreeMap<u64, usize>, TargetError> {
+) -> Result<Vec<Registers>, TargetError> {
+    let threads = machine.threads.iter();
     let requests: Vec<_> = threads
-        .iter()
         .flat_map(|thread| [format!("Hg{}", thread.id), "g".to_owned()])
         .collect();
-    let replies = link.exchange(doing, &requests)?;
-    let mut pcs = BTreeMap::new();
-    for (cpu, general) in replies.iter().skip(1).step_by(2).enumerate() {
-        let registers = layout.values(link, doing, std::slice::from_ref(general))?;
-        if let Some(pc) = registers.get("pc") {
-            pcs.entry(pc).or_insert(cpu);
-        }
+    let link = &mut machine.link;
+    let replies = link.exchange(LOOKING, &requests)?;
+    let general = replies.iter().skip(1).step_by(2);
+    general
+        .map(|general| layout.values(link, LOOKING, std::slice::from_ref(general)))
+        .collect()
+}
+
+/// Removes the watchpoint that a CPU stands at, if it stands at one; where that begins.
+fn clear_watchpoint(
+    machine: &mut Machine,
+    cpu: usize,
+    registers: &Registers,
+) -> Result<Option<u64>, TargetError> {
+    let (Some(thread), Some(pc)) = (machine.threads.get(cpu), registers.get("pc")) else {
+        return Ok(None);
+    };
+    let id = thread.id.clone();
+    let code = machine.code(LOOKING, &id, pc)?;
+    let register = |number| match number {
+        31 => registers.get("sp"),
+        number => registers.get(&format!("x{number}")),
+    };
+    let Some(span) = code.first().and_then(|word| accessed(*word, register)) else {
+        return Ok(None);
+    };
+    let places = watchpoints(span);
+    let requests: Vec<_> = places
+        .iter()
+        .flat_map(|place| {
+            [2, 3, 4].map(|kind| format!("z{kind},{:x},{:x}", place.start, place.size))
+        })
+        .collect();
+    let replies = machine.link.exchange(LOOKING, &requests)?;
+    let mut found = places.iter().zip(replies.chunks(3));
+    let found = found.find(|(_, replies)| replies.contains(&b"OK".to_vec()));
+    Ok(found.map(|(place, _)| place.start))
+}
+
+/// Where watchpoints may be that an access meets. A server removes only what is named exactly; debuggers watch a variable of
+/// 1 to 8 bytes, at a multiple of its size.
+fn watchpoints(access: Span) -> Vec<Span> {
+    let last = access.last().unwrap_or(access.start);
+    [1, 2, 4, 8_u64]
+        .into_iter()
+        .flat_map(|size| {
+            let first = access.start & !(size - 1);
+            let starts = std::iter::successors(Some(first), move |at| at.checked_add(size));
+            let starts = starts.take_while(move |at| *at <= last);
+            starts.map(move |start| Span::new(start, size))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_may_meet_what_overlaps_it() {
+        let met = watchpoints(Span::new(0x1006, 4));
+        let of = |size| met.iter().filter(move |span| span.size == size);
+        let starts = |size| of(size).map(|span| span.start).collect::<Vec<_>>();
+        assert_eq!(starts(1), [0x1006, 0x1007, 0x1008, 0x1009]);
+        assert_eq!(starts(4), [0x1004, 0x1008]);
+        assert_eq!(starts(8), [0x1000, 0x1008]);
+        assert_eq!(watchpoints(Span::new(u64::MAX, 1)).len(), 4);
     }
-    Ok(pcs)
 }

@@ -284,7 +284,7 @@ fn what_is_no_ram_is_not_even_asked_for() {
     let log = server.log();
     let reads: Vec<_> = log
         .iter()
-        .filter(|request| request.starts_with('m'))
+        .filter(|request| request.starts_with("m4"))
         .collect();
     assert_eq!(reads, ["m40000000,8"]);
 }
@@ -325,7 +325,7 @@ fn many_requests_are_outstanding() {
     let mut held = Vec::new();
     // Nothing is answered before 16 reads are there: one at a time would wait for ever.
     let server = Server::start(b"", move |request, out| {
-        if request.starts_with('m') && held.len() < 16 {
+        if request.starts_with("m4") && held.len() < 16 {
             held.push(request.to_owned());
             if held.len() == 16 {
                 return held.iter().all(|request| qemu.answer(request, out));
@@ -358,7 +358,7 @@ fn a_request_lost_on_a_machine_resumed_by_somebody_else_is_asked_again() {
     let mut qemu = Qemu::default();
     let mut resumed = true;
     let server = Server::start(b"", move |request, out| {
-        if resumed && request.starts_with('m') {
+        if resumed && request.starts_with("m4") {
             // Its first byte stopped the machine; the rest of it is gone.
             resumed = false;
             encode(b"T02thread:01;", out);

@@ -160,3 +160,22 @@ fn a_client_that_is_cut_off() {
         assert!(told > 10, "{told}");
     }
 }
+
+#[test]
+fn a_watchpoint_of_a_killed_client_is_named_where_a_cpu_stands_at_it() {
+    for (kind, size) in [(2, 8), (4, 4), (2, 1)] {
+        let (qemu, _file) = machine(false);
+        let watch = format!("{kind},{COUNT:x},{size:x}");
+        qemu.killed_client(&packet(&format!("Z{watch}")), "$OK#");
+        qemu.killed_client(&packet("c"), "watch:");
+        let gdb = qemu.attach();
+        let notes = gdb.notes();
+        assert!(
+            matches!(&notes[..], [note] if note.contains("stands at a watchpoint that an earlier client left") && note.contains(&format!("on {COUNT:#x};"))),
+            "{notes:?}"
+        );
+        drop(gdb);
+        qemu.killed_client(&packet(&format!("z{watch}")), "$E22#");
+        assert_eq!(qemu.attach().notes(), [""; 0]);
+    }
+}

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_link_dropped_in_the_middle_of_a_read_is_lost() {
-    let server = qemu_that("m", |out| {
+    let server = qemu_that("m4", |out| {
         out.extend(b"$0011");
         false
     });
@@ -89,7 +89,7 @@ fn damaged_packets_are_an_error() {
         (b"$a*\x1c#a7", "coding is wrong"),
         (b"-", "arrived damaged"),
     ] {
-        let server = qemu_that("m", move |out| {
+        let server = qemu_that("m4", move |out| {
             out.extend(raw);
             true
         });
