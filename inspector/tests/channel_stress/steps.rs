@@ -7,6 +7,7 @@ use crate::starting::run_into_host;
 use fixtures::qemu::{Boot, Cpu};
 use inspector::arch::disassembly::{Flow, flow};
 use inspector::target::rsp;
+use std::time::Duration;
 
 /// Stops from which a CPU is stepped, and how far at most.
 const STOPS: usize = 12;
@@ -125,7 +126,7 @@ fn qemu_a_step_of_qemus_that_leads_nowhere_has_executed_nothing() {
 
 /// A CPU in the host executes one instruction of a test's, with that in `x0`: where it then is, behind which a second one
 /// would be.
-fn step_in_host(session: &mut Session<'_>, word: u32, x0: u64) -> u64 {
+pub(crate) fn step_in_host(session: &mut Session<'_>, word: u32, x0: u64) -> u64 {
     const NOP: u64 = 0xd503_201f;
     let from = run_into_host(session, 0);
     session.registers(0);
@@ -146,7 +147,7 @@ fn step_in_host(session: &mut Session<'_>, word: u32, x0: u64) -> u64 {
     to.wrapping_sub(at)
 }
 
-fn write(session: &mut Session<'_>, va: u64, words: &[u64]) {
+pub(crate) fn write(session: &mut Session<'_>, va: u64, words: &[u64]) {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let data = rsp::to_hex(&bytes);
     session
@@ -155,7 +156,7 @@ fn write(session: &mut Session<'_>, va: u64, words: &[u64]) {
 }
 
 /// PC is register 0x20.
-fn set(session: &mut Session<'_>, number: usize, value: u64) {
+pub(crate) fn set(session: &mut Session<'_>, number: usize, value: u64) {
     let value = rsp::to_hex(&value.to_le_bytes());
     session.client.order(&format!("P{number:x}={value}"));
 }
@@ -180,4 +181,43 @@ fn qemu_a_step_of_what_hyp_does_for_the_host_is_one() {
     }
     session.client.order("D");
     debuggee.wait_for_rounds(2);
+}
+
+/// What the host finds in a register of its timers, by this instruction, which reads it to `x1`.
+fn clock(session: &mut Session<'_>, read: u32) -> u64 {
+    let from = run_into_host(session, 0);
+    session.registers(0);
+    let old = session.words(from.pc, 1);
+    write(session, from.pc, &[old[0] & !0xffff_ffff | u64::from(read)]);
+    session.client.send("vCont;s:1");
+    session.client.stop();
+    let clock = session.registers(0).expect("it stands").x[1];
+    write(session, from.pc, &old);
+    set(session, 1, from.x[1]);
+    set(session, 0x20, from.pc);
+    clock
+}
+
+/// The host's virtual clock stands with its CPUs; the physical one goes on.
+#[test]
+fn qemu_the_hosts_time_is_not_the_debuggers() {
+    /// MRS X1, CNTVCT_EL0, and CNTPCT_EL0.
+    const VIRTUAL: u32 = 0xd53b_e041;
+    const PHYSICAL: u32 = 0xd53b_e021;
+    for model in [Cpu::CortexA57, Cpu::NeoverseN1, Cpu::Max] {
+        let boot = Boot::hyp().expect("the image builds").cpu(model);
+        let mut debuggee = Debuggee::start(boot, 2);
+        let mut session = debuggee.attach();
+        let both = |session: &mut Session<'_>| [VIRTUAL, PHYSICAL].map(|read| clock(session, read));
+        let before = both(&mut session);
+        std::thread::sleep(Duration::from_secs(2));
+        let after = both(&mut session);
+        let [virtual_time, physical_time] = [0, 1].map(|n| after[n].wrapping_sub(before[n]));
+        assert!(
+            virtual_time < physical_time / 4,
+            "{virtual_time} of {physical_time} ticks"
+        );
+        session.client.order("D");
+        debuggee.wait_for_rounds(3);
+    }
 }

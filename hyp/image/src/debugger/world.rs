@@ -4,13 +4,16 @@
 //! first it leads, asks the others, and hands over to the debugger; later ones only wait, and meet their reason again
 //! when they go on. Going on is one step too: the word keeps the bits of CPUs that are held back, and loses the rest.
 //! So there is no moment in which a CPU is counted as standing and runs.
+//!
+//! The host's virtual clock stands while all CPUs stand, as it does under QEMU's gdb server: no timer of the host's is late
+//! by what its debugger took, and no watchdog wakes. The physical clock, which nothing can hold up, goes on.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::parked::{self, Parked, set_parked};
 use super::{breakpoints, gic, hardware, window};
-use crate::arch::read_register;
+use crate::arch::{read_register, write_register};
 use crate::dtb::MAX_CPUS;
 use crate::vectors::{self, Frame};
 
@@ -75,6 +78,11 @@ static DEBUGGER_STACK: AtomicU64 = AtomicU64::new(0);
 #[unsafe(link_section = ".bss.debugger")]
 static ABSENT: AtomicU64 = AtomicU64::new(0);
 
+/// CNTVOFF_EL2, the same for all CPUs: how long all of them have stood. It only grows, and by time that all have stood
+/// through, so that no CPU sees its clock turn back, nor another's ahead.
+#[unsafe(link_section = ".bss.debugger")]
+static STOOD: AtomicU64 = AtomicU64::new(0);
+
 /// How long the leader waits for the others, in seconds: longer than a computer that is busy with much else keeps one
 /// from running, and shorter than gdb waits for an answer. A CPU that is stuck in EL2 with FIQ masked does not come, and is
 /// waited for only once.
@@ -112,12 +120,14 @@ fn is_stopped() -> bool {
     WORLD.load(Ordering::SeqCst) & STOPPED != 0
 }
 
-/// Sets this CPU's debug registers and vectors to what the client has asked for.
+/// Sets this CPU's debug registers and vectors to what the client has asked for, and its virtual clock.
 #[inline(always)]
 fn adopt(step: bool) {
     let attached = ATTACHED.load(Ordering::SeqCst);
     hardware::load(attached, step);
     vectors::choose(attached);
+    // SAFETY: the host's virtual clock, which may stand.
+    unsafe { write_register!(cntvoff_el2, STOOD.load(Ordering::SeqCst)) }
 }
 
 /// Stops this CPU, and if it is the first, all others. Returns when it is to go on as `frame` then says.
@@ -225,6 +235,7 @@ fn lead(cpu: usize) {
         // SAFETY: a hint.
         unsafe { asm!("yield", options(nostack, preserves_flags)) }
     }
+    let (all, since) = (missing() == 0, counter());
     let root = window::open();
     breakpoints::lift();
     // SAFETY: the debugger's stack is as `start_context` or its last switch left it, and only one CPU leads.
@@ -232,6 +243,9 @@ fn lead(cpu: usize) {
     breakpoints::lay();
     window::close(root);
     ABSENT.store(missing(), Ordering::Relaxed);
+    if all {
+        STOOD.fetch_add(counter().wrapping_sub(since), Ordering::SeqCst);
+    }
     WORLD.fetch_and(HELD.load(Ordering::Relaxed), Ordering::AcqRel);
     gic::call_others();
 }
