@@ -5,6 +5,7 @@
 mod client;
 mod debuggee;
 mod holders;
+mod large;
 mod late;
 mod misbehaviour;
 mod panics;
