@@ -76,7 +76,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     facts.extend(parked);
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
     regimes::name_stage2(&mut cpus, &regimes);
-    own::add_calls(target, &description.symbols, &regimes, &mut cpus)?;
+    own::add_calls(target, images, &description.symbols, &regimes, &mut cpus)?;
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
     let owners = joint(&description, &regimes);

@@ -5,12 +5,15 @@
 
 mod dwarf;
 mod elf;
+mod frames;
 pub mod kernel;
 mod lines;
 mod types;
 
 use crate::addr::hex;
 use elf::Elf;
+pub(crate) use frames::{Activation, Caller, Rules};
+use frames::{CallFrames, RulesAt};
 use kernel::{Kernel, KernelNotes};
 pub use lines::{Function, Source};
 use serde::{Deserialize, Serialize};
@@ -121,6 +124,9 @@ struct Notes {
     /// Functions by linked address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     functions: Vec<FunctionsAt>,
+    /// Rules of call frames; a kernel remembers its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    call_frames: Vec<RulesAt>,
     /// The Linux kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kernel: Option<KernelNotes>,
@@ -150,6 +156,8 @@ pub struct Images {
     files: Vec<Elf>,
     kernel: Option<Kernel>,
     recalled: Option<Notes>,
+    /// What it remembers of call frames.
+    recalled_frames: CallFrames,
     used: Notes,
     /// The functions at addresses that were asked for.
     functions: BTreeMap<u64, Vec<Function>>,
@@ -206,6 +214,7 @@ impl Images {
         {
             self.kernel = Some(Kernel::recall(kernel));
         }
+        self.recalled_frames = CallFrames::recall(&notes.call_frames);
         self.recalled = Some(notes);
         Ok(())
     }
@@ -221,8 +230,11 @@ impl Images {
             address: *address,
             functions: functions.clone(),
         });
+        let files = self.files.iter().map(Elf::known_rules);
+        let call_frames = files.chain([self.recalled_frames.notes()]).flatten();
         let notes = Notes {
             functions: functions.collect(),
+            call_frames: call_frames.collect(),
             kernel: self.kernel.as_ref().map(Kernel::notes),
             ..self.used.clone()
         };
@@ -343,6 +355,15 @@ impl Images {
             let mut found = files.chain(kernel).chain(noted);
             found.find(|found| !found.is_empty()).unwrap_or_default()
         })
+    }
+
+    /// How the caller of what is at a linked address is found, where a file says it.
+    pub(crate) fn rules(&mut self, linked: u64) -> Option<Rules> {
+        let mut files = self.files.iter_mut();
+        files
+            .find_map(|file| file.rules(linked))
+            .or_else(|| self.kernel.as_mut()?.rules(linked))
+            .or_else(|| self.recalled_frames.rules(linked))
     }
 
     /// Names of the files that [`Images::symbols`] come from, without their folders.

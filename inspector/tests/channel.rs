@@ -81,7 +81,7 @@ fn every_road(machine: &Machine) -> [Ran; 4] {
     shown
 }
 
-/// Where no file was ever given, all but source lines is the same.
+/// Where no file was ever given, all but source lines and calls is the same.
 fn assert_same(found: &[Ran; 4], shown: &[Ran; 4], lines: bool, road: &str) {
     let plain = |ran: &Ran| match lines {
         true => ran.without_target(),
@@ -96,7 +96,7 @@ fn assert_same(found: &[Ran; 4], shown: &[Ran; 4], lines: bool, road: &str) {
     }
 }
 
-/// A document without its target, and without what only debug information says of where CPUs are.
+/// A document without its target, and without what only a file says of where CPUs are.
 fn without_lines(document: &Ran) -> Value {
     let mut document = document.json();
     document["target"] = Value::Null;
@@ -104,8 +104,9 @@ fn without_lines(document: &Ran) -> Value {
     for cpu in cpus.into_iter().flatten() {
         cpu["source"] = Value::Null;
         cpu["inlines"] = json!([]);
+        // By frame records alone a function's caller may be missing, so where each began is all that is the same.
         let calls = cpu["calls"].as_array_mut().expect("an array");
-        calls.retain(|call| call["inlined"] == false);
+        calls.drain(..calls.len().saturating_sub(1));
         for call in calls {
             call["source"] = Value::Null;
         }

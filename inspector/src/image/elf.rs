@@ -1,5 +1,6 @@
 //! One ELF file: symbols, load addresses, and the way to its debug information.
 
+use super::frames::{CallFrames, Rules, RulesAt, Sections};
 use super::lines::{Function, Lines};
 use super::types::Types;
 use super::{ImageError, NAME_LIMIT, Place, Segment, Symbol};
@@ -18,6 +19,7 @@ pub(super) struct Elf {
     types: Result<Types, String>,
     /// Its lines, once they were asked for.
     lines: Option<Option<Lines>>,
+    call_frames: CallFrames,
 }
 
 impl Elf {
@@ -63,6 +65,7 @@ impl Elf {
             segments,
             types: Types::load(section),
             lines: None,
+            call_frames: call_frames(&file),
         })
     }
 
@@ -98,6 +101,16 @@ impl Elf {
             .map_or_else(Vec::new, |lines| lines.functions(address))
     }
 
+    /// How the caller of what is at a linked address is found.
+    pub(super) fn rules(&mut self, address: u64) -> Option<Rules> {
+        self.call_frames.rules(address)
+    }
+
+    /// The rules that were asked for.
+    pub(super) fn known_rules(&self) -> Vec<RulesAt> {
+        self.call_frames.notes()
+    }
+
     /// Follows a path from a variable that [`Elf::address_of`] knows.
     pub(super) fn place(&mut self, variable: &str, path: &str) -> Result<Place, ImageError> {
         let failed = |reason: String| ImageError::NoMember {
@@ -113,6 +126,20 @@ impl Elf {
             Err(reason) => Err(failed(reason.clone())),
         }
     }
+}
+
+fn call_frames(file: &ElfFile<'_, FileHeader64<LittleEndian>>) -> CallFrames {
+    let section = |name| file.section_by_name(name);
+    let bytes = |name| -> Option<Arc<[u8]>> {
+        let data = section(name)?.uncompressed_data().ok()?;
+        Some(Arc::from(&*data))
+    };
+    let sections = Sections {
+        debug_frame: bytes(".debug_frame").unwrap_or_default(),
+        eh_frame: bytes(".eh_frame").unwrap_or_default(),
+        eh_frame_at: section(".eh_frame").map_or(0, |section| section.address()),
+    };
+    CallFrames::new(|| sections)
 }
 
 fn symbols(file: &ElfFile<'_, FileHeader64<LittleEndian>>) -> Vec<Symbol> {

@@ -23,6 +23,7 @@ pub(crate) use types::KernelTypes;
 pub(in crate::image) use units::length as unit_length;
 pub(in crate::image) use vmlinux::read;
 
+use super::frames::{CallFrames, Rules};
 use super::lines::{ByUnit, Function};
 use super::{ImageError, Symbol};
 use crate::addr::Span;
@@ -53,6 +54,8 @@ pub struct Kernel {
     contents: Contents,
     /// Only a file has them.
     lines: Option<ByUnit>,
+    /// A file has them, and a snapshot those that were asked for.
+    call_frames: CallFrames,
     used: Used,
 }
 
@@ -147,6 +150,7 @@ impl Kernel {
             types,
             contents: Contents::None,
             lines: None,
+            call_frames: CallFrames::default(),
             used: Used::default(),
         }
     }
@@ -195,6 +199,11 @@ impl Kernel {
     pub(super) fn functions(&mut self, linked: u64) -> Vec<Function> {
         let found = self.lines.as_mut().map(|lines| lines.functions(linked));
         found.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// How the caller of what is at a linked address is found, where the source says it.
+    pub(crate) fn rules(&mut self, linked: u64) -> Option<Rules> {
+        self.call_frames.rules(linked)
     }
 
     /// Where its types come from, or why there are none, in one sentence.

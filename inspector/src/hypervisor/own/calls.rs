@@ -3,10 +3,11 @@
 //! hyp's entries from the host set x29 to 0, so the chain of EL2's frame records ends there. What the host was doing, they
 //! keep at the top of the CPU's stack, in a `Frame`: `hyp/image/src/vectors.rs` has the same numbers.
 
-use super::super::calls::{Stack, Start};
+use super::super::calls::{Activation, Code, Stack, interrupted as place, running};
 use super::super::memory::{Memory, NotYet};
 use crate::addr::Span;
 use crate::arch::regime::{IdRegisters, Regime};
+use crate::image::Images;
 use crate::model::{Cpu, Frame, RegimeCapture, Symbols};
 use crate::target::{Registers, Target, TargetError};
 
@@ -24,6 +25,7 @@ const MAX_STACK: u64 = 64 << 10;
 /// The link failed.
 pub(in crate::hypervisor) fn add(
     target: &mut dyn Target,
+    images: &mut Images,
     symbols: &Symbols,
     regimes: &[RegimeCapture],
     cpus: &mut [Cpu],
@@ -32,8 +34,12 @@ pub(in crate::hypervisor) fn add(
     if let Some(hyp) = regimes.iter().find(|regime| regime.name == "hyp-s1") {
         memory.know_hyp(hyp.regime.clone(), &hyp.tables);
     }
+    let code = &mut Code {
+        symbols,
+        rules: &mut |linked| images.rules(linked),
+    };
     let calls = memory.complete(|memory| {
-        let calls = cpus.iter().map(|cpu| follow(memory, symbols, cpu));
+        let calls = cpus.iter().map(|cpu| follow(memory, code, cpu));
         // All of them ask before one gives up.
         let calls: Vec<_> = calls.collect();
         calls.into_iter().collect::<Result<Vec<_>, _>>()
@@ -44,19 +50,18 @@ pub(in crate::hypervisor) fn add(
     Ok(())
 }
 
-fn follow(memory: &mut Memory<'_>, symbols: &Symbols, cpu: &Cpu) -> Result<Vec<Frame>, NotYet> {
+fn follow(memory: &mut Memory<'_>, code: &mut Code<'_>, cpu: &Cpu) -> Result<Vec<Frame>, NotYet> {
     let registers = &cpu.registers;
-    let get = |name| registers.get(name);
-    let (Some(pc), Some(x29), Some(x30)) = (cpu.pc, get("x29"), get("x30")) else {
+    let Some(pc) = cpu.pc else {
         return Ok(Vec::new());
     };
-    let at = Start { pc, x29, x30 };
+    let at = running(pc, registers);
     match cpu.el {
-        Some(1) => host(memory, symbols, at, registers),
+        Some(1) => host(memory, code, at, registers),
         Some(2) => {
             let (hyp, host) = (
-                hyp(memory, symbols, at, registers),
-                interrupted(memory, symbols, at, registers),
+                hyp(memory, code, at, registers),
+                interrupted(memory, code, at, registers),
             );
             Ok(hyp?.into_iter().chain(host?).collect())
         }
@@ -88,16 +93,18 @@ fn stack(memory: &mut Memory<'_>, registers: &Registers) -> Result<Option<(Span,
 /// The calls on EL2's stack.
 fn hyp(
     memory: &mut Memory<'_>,
-    symbols: &Symbols,
-    mut at: Start,
+    code: &mut Code<'_>,
+    mut at: Activation,
     registers: &Registers,
 ) -> Result<Vec<Frame>, NotYet> {
     let Some((limits, _)) = stack(memory, registers)? else {
         return Ok(Vec::new());
     };
     // In the entries and on the way out it is the host's.
-    if memory.phys_of_hyp(at.x30)?.is_none() {
-        at.x30 = 0;
+    if let Some(x30) = at.x[30]
+        && memory.phys_of_hyp(x30)?.is_none()
+    {
+        at.x[30] = None;
     }
     let regime = memory.hyp.clone();
     Stack {
@@ -106,14 +113,14 @@ fn hyp(
         limits,
         boundary: None,
     }
-    .frames(symbols, at)
+    .frames(code, at)
 }
 
 /// Where the host was when it came to EL2, and the calls that led there.
 fn interrupted(
     memory: &mut Memory<'_>,
-    symbols: &Symbols,
-    at: Start,
+    code: &mut Code<'_>,
+    at: Activation,
     registers: &Registers,
 ) -> Result<Vec<Frame>, NotYet> {
     let Some((limits, true)) = stack(memory, registers)? else {
@@ -122,10 +129,10 @@ fn interrupted(
     let Some((at, spsr)) = saved(memory, limits, at, registers)? else {
         return Ok(Vec::new());
     };
-    let mut frames = vec![Frame::interrupted(at.pc, symbols.name_of(at.pc))];
+    let mut frames = vec![Frame::interrupted(at.pc, code.name_of(at.pc))];
     // What runs at EL0 has a stack of its own.
     if level(spsr) == 1 {
-        frames.extend(host(memory, symbols, at, registers)?);
+        frames.extend(host(memory, code, at, registers)?);
     }
     Ok(frames)
 }
@@ -139,15 +146,25 @@ fn level(spsr: u64) -> u64 {
 fn saved(
     memory: &mut Memory<'_>,
     limits: Span,
-    at: Start,
+    at: Activation,
     registers: &Registers,
-) -> Result<Option<(Start, u64)>, NotYet> {
+) -> Result<Option<(Activation, u64)>, NotYet> {
     let taken = registers.get("ELR_EL2").zip(registers.get("SPSR_EL2"));
     // hyp's own fault has overwritten them.
     let taken = taken.filter(|(_, spsr)| level(*spsr) < 2);
+    let sp = |spsr: u64| registers.get(if spsr & 1 == 0 { "SP_EL0" } else { "SP_EL1" });
     // Before x29 is saved and after it is restored, it is the host's still.
-    if limits.size == 0 || at.x29 != 0 && limits.size == FRAME {
-        return Ok(taken.map(|(pc, spsr)| (Start { pc, ..at }, spsr)));
+    if limits.size == 0 || at.x[29] != Some(0) && limits.size == FRAME {
+        return Ok(taken.map(|(pc, spsr)| {
+            (
+                Activation {
+                    pc,
+                    sp: sp(spsr),
+                    ..at
+                },
+                spsr,
+            )
+        }));
     }
     // A CPU without such a stack has not come from the host.
     let Some(unused) = limits.size.checked_sub(FRAME) else {
@@ -161,9 +178,9 @@ fn saved(
         limits,
         boundary: None,
     };
-    let word = |offset| stack.word(frame.wrapping_add(offset));
-    let [x29, x30, elr, spsr] = [29 * 8, 30 * 8, ELR, SPSR].map(word);
-    let (Some(x29), Some(x30), Some(pc), Some(spsr)) = (x29?, x30?, elr?, spsr?) else {
+    let mut word = |offset| stack.word(frame.wrapping_add(offset));
+    let (elr, spsr) = (word(ELR), word(SPSR));
+    let (Some(pc), Some(spsr)) = (elr?, spsr?) else {
         return Ok(None);
     };
     // Before the CPU's host has come here for the first time. The embedded machine's stacks are empty for good: its PCs are a
@@ -171,17 +188,15 @@ fn saved(
     if (pc, spsr) == (0, 0) {
         return Ok(None);
     }
+    let mut saved = place(pc);
+    for (n, x) in (0..).zip(&mut saved.x) {
+        *x = word(n * 8)?;
+    }
+    saved.sp = sp(spsr);
     Ok(Some(match taken {
         // It is not saved yet, or changed already for the way back: only the place is sure.
-        Some((elr, spsr)) if elr != pc => {
-            let alone = Start {
-                pc: elr,
-                x29: 0,
-                x30: 0,
-            };
-            (alone, spsr)
-        }
-        _ => (Start { pc, x29, x30 }, spsr),
+        Some((elr, spsr)) if elr != pc => (place(elr), spsr),
+        _ => (saved, spsr),
     }))
 }
 
@@ -190,8 +205,8 @@ fn saved(
 /// snapshot from there has not the host's tables, though its `PARKED` says where they are.
 fn host(
     memory: &mut Memory<'_>,
-    symbols: &Symbols,
-    at: Start,
+    code: &mut Code<'_>,
+    at: Activation,
     registers: &Registers,
 ) -> Result<Vec<Frame>, NotYet> {
     let sctlr = registers.get("SCTLR_EL1");
@@ -210,7 +225,7 @@ fn host(
         limits: Span::new(0, 1 << 55),
         boundary: None,
     }
-    .frames(symbols, at)
+    .frames(code, at)
 }
 
 /// The half of EL1's translation that the host uses.

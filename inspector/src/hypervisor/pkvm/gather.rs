@@ -5,6 +5,7 @@ use super::tables::{self, Tables};
 use super::vms::{self, Vms};
 use super::{Linux, calls, locks};
 use crate::addr::Span;
+use crate::hypervisor::calls::Code;
 use crate::model::{Cpu, Symbols};
 use crate::target::TargetError;
 
@@ -43,7 +44,11 @@ impl Linux<'_, '_> {
         let vms = vms::Layout::probe(&self.memory, self.kernel);
         let locks = locks::probe(&self.memory, self.kernel);
         let calls = calls::Layout::probe(&self.memory, self.kernel);
-        let (cpus, source): (&[Cpu], _) = (self.cpus, self.kernel.source());
+        let (cpus, source): (&[Cpu], _) = (self.cpus, self.kernel.source().to_owned());
+        let code = &mut Code {
+            symbols: leads.symbols,
+            rules: &mut |linked| self.kernel.rules(linked),
+        };
         let common = self.common;
         let host_regime = host.as_ref().map(|host| host.regime.clone());
         let (mut of_vms, mut places) = (Default::default(), Vec::new());
@@ -57,7 +62,7 @@ impl Linux<'_, '_> {
                 };
                 let host = host_regime.as_ref();
                 let (mut guests, problems) =
-                    tables::of_guests(&vms.roots, host, common, cpus, source);
+                    tables::of_guests(&vms.roots, host, common, cpus, &source);
                 let walked = tables::walk(&mut guests, &mut |spans| memory.read_all(spans));
                 let words = locks.read(memory, &vms.vms, cpus)?;
                 walked?;
@@ -65,7 +70,7 @@ impl Linux<'_, '_> {
                 Ok(())
             },
             &mut |memory| {
-                places = calls::read(memory, calls, leads.symbols, cpus)?;
+                places = calls::read(memory, calls, code, cpus)?;
                 Ok(())
             },
             &mut |memory| {

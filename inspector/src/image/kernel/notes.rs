@@ -1,8 +1,9 @@
 //! What a snapshot remembers of a kernel: just what was used, so that the same questions have the same answers elsewhere.
 
 use super::types::Answers;
-use super::{Contents, Kernel, KernelTypes, NVHE, Symbol};
+use super::{CallFrames, Contents, Kernel, KernelTypes, NVHE, Symbol};
 use crate::addr::{Span, hex};
+use crate::image::frames::RulesAt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -23,6 +24,8 @@ pub(in crate::image) struct KernelNotes {
     answers: Answers,
     #[serde(default)]
     contents: Vec<Piece>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    call_frames: Vec<RulesAt>,
 }
 
 /// Bytes at a linked address.
@@ -92,6 +95,7 @@ impl Kernel {
                 .map(|types| types.used().clone())
                 .unwrap_or_default(),
             contents: self.used.contents.iter().cloned().collect(),
+            call_frames: self.call_frames.notes(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Kernel {
         kernel.release = notes.release;
         kernel.build_id = notes.build_id.as_deref().and_then(from_hex);
         kernel.contents = Contents::Noted(notes.contents);
+        kernel.call_frames = CallFrames::recall(&notes.call_frames);
         kernel
     }
 }

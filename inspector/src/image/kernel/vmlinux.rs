@@ -6,6 +6,7 @@ use super::contents::{Contents, Loaded};
 use super::units::Units;
 use super::{Kernel, KernelTypes, NVHE, Symbol};
 use crate::addr::Span;
+use crate::image::frames::{CallFrames, SECTION_LIMIT, Sections};
 use crate::image::lines::ByUnit;
 use crate::image::{ImageError, NAME_LIMIT};
 use object::elf::{EM_AARCH64, ET_REL, FileHeader64, PT_LOAD, STT_FILE, STT_SECTION, Sym64};
@@ -80,9 +81,11 @@ pub(super) fn open(path: &Path) -> Result<Option<Kernel>, ImageError> {
     let build_id = elf.build_id().ok().flatten().map(<[u8]>::to_vec);
     let section = |id: gimli::SectionId| elf.section_by_name(id.name())?.file_range();
     let lines = ByUnit::new(file.try_clone().map_err(io)?, section);
+    let call_frames = call_frames(&elf, file.try_clone().map_err(io)?);
     drop(cache);
     let mut kernel = Kernel::new(source, symbols, types);
     kernel.lines = Some(lines);
+    kernel.call_frames = call_frames;
     kernel.contents = Contents::File { file, loaded };
     kernel.build_id = build_id;
     kernel.release = release(&kernel);
@@ -126,6 +129,26 @@ fn units(elf: &Vmlinux<'_>, file: &File, symbols: &[Symbol]) -> Result<Units, St
     };
     let section = |id: gimli::SectionId| elf.section_by_name(id.name())?.file_range();
     Units::load(address, section, |at, size| read(file, at, size))
+}
+
+/// Its call frame information; one that is compressed is not read.
+fn call_frames(elf: &Vmlinux<'_>, file: File) -> CallFrames {
+    let section = |name| elf.section_by_name(name);
+    let range = |name| section(name)?.file_range();
+    let [debug_frame, eh_frame] = [".debug_frame", ".eh_frame"].map(range);
+    let eh_frame_at = section(".eh_frame").map_or(0, |section| section.address());
+    CallFrames::new(move || {
+        let bytes = |range: Option<(u64, u64)>| {
+            let range = range.filter(|(_, size)| *size <= SECTION_LIMIT);
+            let bytes = range.and_then(|(at, size)| read(&file, at, size).ok());
+            bytes.unwrap_or_default().into()
+        };
+        Sections {
+            debug_frame: bytes(debug_frame),
+            eh_frame: bytes(eh_frame),
+            eh_frame_at,
+        }
+    })
 }
 
 /// What the file has of memory, by its program headers.

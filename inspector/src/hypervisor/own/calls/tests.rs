@@ -1,7 +1,7 @@
 use super::*;
 use crate::hypervisor::calls::MAX_FRAMES;
 use crate::hypervisor::testing::{HYP, Machine, RAM, cpu};
-use crate::image::Symbol;
+use crate::image::{Rules, Symbol};
 use proptest::prelude::*;
 
 /// Functions of EL2 and of the host.
@@ -9,6 +9,8 @@ const CODE: u64 = RAM.start + HYP + 0x8000;
 const ENTRY: u64 = CODE;
 const SYNC: u64 = CODE + 0x100;
 const TRAP: u64 = CODE + 0x200;
+const OWN_ENTRY: u64 = CODE + 0x300;
+const REPORT: u64 = CODE + 0x400;
 const HOST_CODE: u64 = RAM.start + 0xc000;
 const HYPERCALL: u64 = HOST_CODE;
 const ROUND: u64 = HOST_CODE + 0x100;
@@ -39,6 +41,8 @@ fn symbols() -> Symbols {
         ("host_sync_entry", ENTRY),
         ("host_sync", SYNC),
         ("handle_trap", TRAP),
+        ("own_sync_entry", OWN_ENTRY),
+        ("unexpected_exception", REPORT),
         ("hypercall", HYPERCALL),
         ("round", ROUND),
         ("host_start", START),
@@ -103,8 +107,20 @@ fn at_el2(changes: &[(&str, u64)]) -> Cpu {
 }
 
 fn calls(machine: &mut Machine, cpu: &Cpu) -> Vec<Frame> {
+    by_rules(machine, cpu, &mut |_| None)
+}
+
+fn by_rules(
+    machine: &mut Machine,
+    cpu: &Cpu,
+    rules: &mut dyn FnMut(u64) -> Option<Rules>,
+) -> Vec<Frame> {
     let mut memory = machine.memory();
-    let found = memory.complete(|memory| follow(memory, &symbols(), cpu));
+    let code = &mut Code {
+        symbols: &symbols(),
+        rules,
+    };
+    let found = memory.complete(|memory| follow(memory, code, cpu));
     found.expect("the link holds")
 }
 
@@ -233,6 +249,71 @@ fn where_the_cpu_came_from() {
     for registers in [&own[..], &[]] {
         assert_eq!(names(&mut new, &at_el2(registers)), OF_HYP);
     }
+}
+
+/// What `vectors.s` says of an entry: the registers of what it interrupted are on the stack.
+fn entry_rules() -> Rules {
+    let x = (0..31).map(|n| format!(r#""{n}":{{"at":{}}}"#, n * 8 - FRAME as i64));
+    let pc = format!(r#""32":{{"at":{}}}"#, ELR as i64 - FRAME as i64);
+    let registers: Vec<_> = x.chain([pc]).collect();
+    let text = format!(
+        r#"{{"cfa":{{"register":[31,{FRAME}]}},"registers":{{{}}},"return_address":30,"signal":true}}"#,
+        registers.join(",")
+    );
+    serde_json::from_str(&text).expect("rules")
+}
+
+/// hyp faulted in `handle_trap`, before it had saved anything: its registers are in a frame of their own, and the report runs
+/// below.
+#[test]
+fn a_fault_of_hyps_own_leads_to_what_it_did() {
+    let mut machine = machine();
+    let own = TRAP_RECORD - FRAME;
+    let mut registers = [7; 31];
+    registers[29..].copy_from_slice(&[SYNC_RECORD, SYNC + 0x40]);
+    put_stack(&mut machine, own, &registers);
+    put_stack(&mut machine, own + ELR, &[TRAP, EL2H]);
+    let cpu = at_el2(&[
+        ("pc", REPORT),
+        ("sp", own),
+        ("x29", SYNC_RECORD),
+        ("x30", OWN_ENTRY + 0x20),
+        ("ELR_EL2", TRAP),
+        ("SPSR_EL2", EL2H),
+    ]);
+    let frames = by_rules(&mut machine, &cpu, &mut |address| match address {
+        ENTRY..SYNC | OWN_ENTRY..REPORT => Some(entry_rules()),
+        _ => None,
+    });
+    let found: Vec<_> = frames
+        .iter()
+        .map(|frame| {
+            (
+                frame.symbol.as_deref().unwrap_or_default(),
+                frame.interrupted,
+            )
+        })
+        .collect();
+    let expected = [
+        ("own_sync_entry+0x20", false),
+        ("handle_trap", true),
+        ("host_sync+0x40", false),
+        ("host_sync_entry+0x60", false),
+        ("hypercall+0x10", true),
+        ("round+0x30", false),
+        ("host_start+0x50", false),
+    ];
+    assert_eq!(found, expected);
+}
+
+/// While an entry saves registers, its rules are not true.
+#[test]
+fn in_an_entry_its_rules_are_not_asked() {
+    let cpu = at_el2(&[("pc", ENTRY + 4), ("sp", TOP - FRAME - 0x100)]);
+    let frames = by_rules(&mut machine(), &cpu, &mut |address| {
+        (ENTRY..SYNC).contains(&address).then(entry_rules)
+    });
+    assert_eq!(frames, calls(&mut machine(), &cpu));
 }
 
 /// The embedded machine's PCs are a model: its stacks are empty.

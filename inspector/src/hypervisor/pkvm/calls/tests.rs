@@ -1,7 +1,7 @@
 use super::*;
 use crate::hypervisor::calls::MAX_FRAMES;
 use crate::hypervisor::testing::{HYP, KERNEL, Machine, RAM, cpu};
-use crate::image::Symbol;
+use crate::image::{Rules, Symbol};
 use crate::model::View;
 use proptest::prelude::*;
 
@@ -87,12 +87,25 @@ fn registers(changes: &[(&'static str, u64)]) -> Cpu {
 
 /// The place, and the calls that led there.
 fn chain(machine: &mut Machine, cpu: &Cpu) -> Vec<String> {
+    by_rules(machine, cpu, &mut |_| None)
+}
+
+/// The same with call frame information, by linked address.
+fn by_rules(
+    machine: &mut Machine,
+    cpu: &Cpu,
+    rules: &mut dyn FnMut(u64) -> Option<Rules>,
+) -> Vec<String> {
     let layout = Layout {
         context: Some(CONTEXT - 0x1000),
         boundary: Some(BOUNDARY),
     };
     let mut memory = machine.memory();
-    let found = memory.complete(|memory| follow(memory, layout, &symbols(), cpu));
+    let code = &mut Code {
+        symbols: &symbols(),
+        rules,
+    };
+    let found = memory.complete(|memory| follow(memory, layout, code, cpu));
     let (symbol, calls) = found.expect("the link holds");
     let calls = calls.into_iter();
     let names = calls.map(|frame| frame.symbol.unwrap_or_else(|| format!("{:#x}", frame.pc)));
@@ -118,11 +131,129 @@ fn a_function_without_frame_is_known_by_its_link_register() {
     let leaf = [("pc", el2(LEAF)), ("x30", el2(MAP + 0x40))];
     let calls = chain(&mut machine(), &registers(&leaf));
     assert_eq!(calls[..3], ["leaf", "map+0x40", "trap+0x20"]);
-    // In the beginning of a function, it is what the record will say.
-    let recorded = [("pc", el2(MAP)), ("x30", el2(TRAP + 0x20))];
-    let calls = chain(&mut machine(), &registers(&recorded));
-    assert_eq!(calls[..2], ["map", "trap+0x20"]);
-    assert_ne!(calls[2], "trap+0x20");
+    // Where the record says the same already, it is its own; at a function's first instruction, that of one which called
+    // itself from there.
+    let calls_at = |at| {
+        let recorded = [("pc", el2(at)), ("x30", el2(TRAP + 0x20))];
+        chain(&mut machine(), &registers(&recorded))
+    };
+    let outer = format!("{:#x}", el2(0xf00));
+    assert_eq!(calls_at(MAP + 4)[..3], ["map+0x4", "trap+0x20", &outer]);
+    assert_eq!(calls_at(TRAP)[..3], ["trap", "trap+0x20", "trap+0x20"]);
+}
+
+/// What a compiler writes: CFA = a register + a number, and where x29 and x30 are below it, if they are saved.
+fn rules((register, offset): (u16, i64), x29: Option<i64>) -> Rules {
+    let saved = x29.map(|at| format!(r#""29":{{"at":{at}}},"30":{{"at":{}}}"#, at + 8));
+    let text = format!(
+        r#"{{"cfa":{{"register":[{register},{offset}]}},"registers":{{{}}},"return_address":30,"signal":false}}"#,
+        saved.unwrap_or_default()
+    );
+    serde_json::from_str(&text).expect("rules")
+}
+
+const SP: u16 = 31;
+const X29: u16 = 29;
+
+/// `map` calls itself: in its first instruction and in its last one, x29 is the frame of the one that called it.
+#[test]
+fn a_function_that_called_itself_is_told_by_its_rules() {
+    let mut machine = machine();
+    let frame = STACK + 0x80;
+    machine.put(STACK + 0x60, &[frame + HYP, el2(MAP + 0x40)]);
+    let inside = |linked: u64| {
+        let offset = linked.wrapping_sub(el1(MAP));
+        let pushed = (8..0xf8).contains(&offset);
+        (offset < 0x100)
+            .then(|| rules((SP, if pushed { 0x20 } else { 0 }), pushed.then_some(-0x20)))
+    };
+    for (at, sp, x29) in [
+        (MAP, frame, frame),
+        (MAP + 4, frame, frame),
+        (MAP + 8, STACK + 0x60, frame),
+        (MAP + 0x20, STACK + 0x60, STACK + 0x60),
+        (MAP + 0xf8, frame, frame),
+        (MAP + 0xfc, frame, frame),
+    ] {
+        let registers = registers(&[
+            ("pc", el2(at)),
+            ("sp", sp + HYP),
+            ("x29", x29 + HYP),
+            ("x30", el2(MAP + 0x40)),
+            ("SPSR_EL2", AT_EL2),
+        ]);
+        let calls = by_rules(&mut machine, &registers, &mut |linked| inside(linked));
+        assert_eq!(calls[1..3], ["map+0x40", "trap+0x20"], "{at:#x}");
+        let alone = chain(&mut machine, &registers);
+        let right = at == MAP || at == MAP + 0x20;
+        assert_eq!(alone[1..3] == calls[1..3], right, "{at:#x}: {alone:?}");
+    }
+}
+
+/// `leaf` and `trap` are assembly, `map` is not.
+#[test]
+fn rules_and_frame_records_take_turns() {
+    let leaf = [("pc", el2(LEAF + 4)), ("x30", el2(MAP + 0x40))];
+    let trapped = chain(&mut machine(), &registers(&[]));
+    let expected = ["leaf+0x4", "map+0x40"].map(str::to_owned);
+    for map in [
+        rules((X29, 0x40), Some(-0x40)),
+        // What rests on SP is not known any more; frame records do as well.
+        rules((SP, 0x40), Some(-0x40)),
+    ] {
+        let mut asked = 0;
+        let mut of_map = |linked| {
+            let is_map = (el1(MAP)..el1(LEAF)).contains(&linked);
+            asked += usize::from(is_map);
+            is_map.then(|| map.clone())
+        };
+        let calls = by_rules(&mut machine(), &registers(&leaf), &mut of_map);
+        assert_eq!(calls, [&expected[..], &trapped[1..]].concat());
+        assert!(asked > 0);
+    }
+    // `trap` has them again, and says where the caller of `map` is.
+    let mut machine = machine();
+    machine.put(STACK + 0x100, &[0, el2(LEAF + 0x20)]);
+    let mut of_trap = |linked| {
+        let is_trap = (el1(TRAP)..el1(MAP)).contains(&linked);
+        is_trap.then(|| rules((X29, 0x50), Some(-0x10)))
+    };
+    let calls = by_rules(&mut machine, &registers(&[]), &mut of_trap);
+    assert_eq!(calls[..3], ["map+0x8", "trap+0x20", "leaf+0x20"]);
+}
+
+#[test]
+fn rules_that_lead_nowhere_end_it() {
+    for (what, frames) in [
+        // To the same place again and again, and ever further on.
+        (rules((SP, 0), None), 1),
+        (rules((SP, 16), None), MAX_FRAMES),
+    ] {
+        let registers = registers(&[("x30", el2(MAP + 0x40)), ("SPSR_EL2", AT_EL2)]);
+        let calls = by_rules(&mut machine(), &registers, &mut |_| Some(what.clone()));
+        assert_eq!(calls.len(), 1 + frames);
+    }
+    // To memory that cannot be read: there the frame record does.
+    let outside = rules((SP, 0), Some(-0x1000_0000));
+    let calls = by_rules(&mut machine(), &registers(&[]), &mut |_| {
+        Some(outside.clone())
+    });
+    assert_eq!(calls, chain(&mut machine(), &registers(&[])));
+}
+
+/// Where EL2 came from, the host's registers are those that it saved.
+#[test]
+fn the_hosts_registers_are_its_own() {
+    let mut machine = machine();
+    machine.put(HOST_STACK + 0x80, &[HOST_STACK + KERNEL, el1(IDLE + 0x20)]);
+    let of_loop = |linked| {
+        let is_loop = (el1(LOOP)..el1(LOOP + 0x100)).contains(&linked);
+        is_loop.then(|| rules((28, 0x10), Some(-0x10)))
+    };
+    let registers = registers(&[]);
+    machine.put(CONTEXT - 8, &[HOST_STACK + 0x80 + KERNEL]);
+    let calls = by_rules(&mut machine, &registers, &mut |linked| of_loop(linked));
+    assert_eq!(calls[3..], ["loop+0x30", "idle+0x20", "idle+0x10"]);
 }
 
 #[test]
@@ -347,6 +478,7 @@ proptest! {
         words in proptest::collection::vec((0..0x40_u64, any::<bool>(), any::<u64>()), 64),
         x29 in 0..0x200_u64,
         el in 1..3_u64,
+        rule in proptest::option::of((28..33_u16, -64..64_i64, proptest::option::of(-64..64_i64))),
     ) {
         let mut machine = machine();
         let base = if el == 2 { HYP } else { KERNEL };
@@ -360,7 +492,10 @@ proptest! {
             ("sp", STACK + base),
             ("x29", STACK + x29 + base),
         ];
-        let calls = chain(&mut machine, &registers(&changes));
+        let rule = rule.map(|(register, offset, x29)| rules((register, offset * 8), x29.map(|at| at * 8)));
+        let calls = by_rules(&mut machine, &registers(&changes), &mut |linked| {
+            rule.clone().filter(|_| linked / 64 % 2 == 0)
+        });
         prop_assert!(calls.len() <= 2 * (MAX_FRAMES + 2));
     }
 }
