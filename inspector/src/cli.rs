@@ -20,12 +20,17 @@ use arguments::{Arguments, Ask, Command, Format};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The target or an input failed, or the answer is incomplete.
 const FAILED: u8 = 3;
+/// How long leaving a machine may take. An impatient user presses Ctrl-C twice at once, and `timeout` sends each signal
+/// twice: neither is to leave breakpoints behind.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How many sentences about what is missing are printed; the rest is counted.
 const MAX_PROBLEMS: usize = 20;
 
@@ -108,13 +113,23 @@ fn open(opener: &Opener) -> anyhow::Result<Session> {
 }
 
 /// From here on Ctrl-C, `kill` and a closed terminal end waiting, not the process, so that the machine is left as it
-/// was found. The second one ends the process.
+/// was found. One that comes later than `LEAVING` ends the process.
 fn catch_interrupts() -> io::Result<()> {
-    let cancelled = target::cancellation();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register_conditional_shutdown(signal, FAILED.into(), Arc::clone(cancelled))?;
-        flag::register(signal, Arc::clone(cancelled))?;
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    for signal in signals {
+        flag::register(signal, Arc::clone(target::cancellation()))?;
     }
+    let mut signals = Signals::new(signals)?;
+    std::thread::Builder::new()
+        .name("interrupts".into())
+        .spawn(move || {
+            let mut first = None;
+            for _ in signals.forever() {
+                if first.get_or_insert_with(Instant::now).elapsed() > LEAVING {
+                    std::process::exit(FAILED.into());
+                }
+            }
+        })?;
     Ok(())
 }
 

@@ -31,8 +31,8 @@ fn cancellation_ends_a_wait_before_its_limit() {
 }
 
 /// A server of a machine that ran, which falls silent when asked for its memory map: says so on `asked`, and returns
-/// what it was sent.
-fn serve(listener: &UnixListener, asked: &Sender<()>) -> Vec<String> {
+/// what it was sent. `leaving` is done before it lets its client go.
+fn serve(listener: &UnixListener, asked: &Sender<()>, leaving: impl Fn()) -> Vec<String> {
     let (mut stream, _) = listener.accept().unwrap();
     let mut log = Vec::new();
     let mut decoder = Decoder::new(4096);
@@ -58,7 +58,10 @@ fn serve(listener: &UnixListener, asked: &Sender<()>) -> Vec<String> {
                 _ if request.starts_with("z1,") => rsp::encode(b"E22", &mut out),
                 _ if request.starts_with("Z1,") => rsp::encode(b"OK", &mut out),
                 "qC" => rsp::encode(b"QC01", &mut out),
-                "D;1" => rsp::encode(b"OK", &mut out),
+                "D;1" => {
+                    leaving();
+                    rsp::encode(b"OK", &mut out);
+                }
                 _ if request.starts_with("qSupported") => rsp::encode(b"PacketSize=1000", &mut out),
                 _ => asked.send(()).unwrap(),
             }
@@ -74,12 +77,20 @@ fn ctrl_c_and_its_kin_leave_the_machine_running_as_it_was() {
     }
 }
 
-fn interrupted_by(signal: &str) {
+fn interrupted_by(signal: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gdb");
     let listener = UnixListener::bind(&path).unwrap();
     let (asked, is_asked) = channel();
-    let server = std::thread::spawn(move || serve(&listener, &asked));
+    let (process, is_known) = channel::<u32>();
+    let send = move |process: u32| {
+        let process = process.to_string();
+        let status = Command::new("kill").args([signal, &process]).status();
+        assert!(status.unwrap().success());
+    };
+    // Who presses Ctrl-C once more while it leaves has not seen that it does.
+    let leaving = move || send(is_known.recv().unwrap());
+    let server = std::thread::spawn(move || serve(&listener, &asked, leaving));
     let client = Command::new(env!("CARGO_BIN_EXE_inspector"))
         .args([
             "list",
@@ -92,11 +103,8 @@ fn interrupted_by(signal: &str) {
         .spawn()
         .unwrap();
     is_asked.recv().unwrap();
-    let signalled = Command::new("kill")
-        .args([signal, &client.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(signalled.success());
+    send(client.id());
+    process.send(client.id()).unwrap();
     let output = client.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
