@@ -281,34 +281,28 @@ impl Page {
     fn rule(&self, ffa: bool) -> Option<&'static str> {
         use State::{NoPage, Owned, SharedBorrowed, SharedOwned};
         let count = self.count.unwrap_or(0);
-        let borrowers = self.guests.len() as u64;
-        let all_borrow = self
-            .guests
-            .iter()
-            .all(|guest| guest.state == SharedBorrowed);
-        let sole = match self.guests.as_slice() {
-            [] => None,
-            [guest] => Some(guest),
-            _ => return (all_borrow && count == borrowers).then_some("J6"),
+        let all_borrow = |guests: &[GuestSide]| {
+            let mut states = guests.iter().map(|guest| guest.state);
+            states.all(|state| state == SharedBorrowed)
         };
-        match (self.host?, self.hyp?, self.annotated, sole) {
-            (Owned, NoPage, None, None) => Some("J1"),
-            (SharedOwned, SharedBorrowed, None, None) => Some("J2"),
-            (SharedBorrowed, SharedOwned, None, None) => Some("J3"),
-            (NoPage, Owned, Some(Owner::Hyp), None) => Some("J4"),
-            (SharedOwned, NoPage, None, None) if ffa && count == 0 => Some("J5"),
-            (SharedOwned, NoPage, None, Some(guest))
-                if guest.state == SharedBorrowed && count == 1 =>
+        match (self.host?, self.hyp?, self.annotated, &*self.guests) {
+            (Owned, NoPage, None, []) => Some("J1"),
+            (SharedOwned, SharedBorrowed, None, []) => Some("J2"),
+            (SharedBorrowed, SharedOwned, None, []) => Some("J3"),
+            (NoPage, Owned, Some(Owner::Hyp), []) => Some("J4"),
+            (SharedOwned, NoPage, None, []) if ffa && count == 0 => Some("J5"),
+            (SharedOwned, NoPage, None, guests @ [_, ..])
+                if all_borrow(guests) && count == guests.len() as u64 =>
             {
                 Some("J6")
             }
-            (NoPage, NoPage, Some(Owner::Guest(handle)), Some(guest))
+            (NoPage, NoPage, Some(Owner::Guest(handle)), [guest])
                 if guest.state == Owned && guest.handle == handle =>
             {
                 Some("J7")
             }
-            (SharedBorrowed, NoPage, None, Some(guest)) if guest.state == SharedOwned => Some("J8"),
-            (NoPage, Owned, None, None) if self.read_only => Some("J9"),
+            (SharedBorrowed, NoPage, None, [guest]) if guest.state == SharedOwned => Some("J8"),
+            (NoPage, Owned, None, []) if self.read_only => Some("J9"),
             _ => None,
         }
     }

@@ -80,6 +80,14 @@ fn cases() -> Vec<Case> {
         case(SharedOwned, NoPage, None).with(2, &[lent]),
         case(SharedOwned, NoPage, Some("J6")).with(2, &[lent, lent]),
         case(SharedOwned, NoPage, None).with(2, &[lent, hidden]),
+        // However many borrow, it is the host that lends.
+        case(Owned, NoPage, None).with(1, &[lent]),
+        case(Owned, NoPage, None).with(2, &[lent, lent]),
+        case(NoPage, Owned, None).with(2, &[lent, lent]),
+        case(SharedOwned, SharedBorrowed, None).with(2, &[lent, lent]),
+        case(SharedOwned, NoPage, None)
+            .annotated(Owner::Hyp)
+            .with(2, &[lent, lent]),
         case(NoPage, NoPage, Some("J7"))
             .annotated(of(0x1001))
             .with(0, &[hidden]),
