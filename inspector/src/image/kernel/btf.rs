@@ -170,17 +170,23 @@ impl Btf {
         })
     }
 
-    fn name(&self, offset: u32) -> Option<&[u8]> {
+    /// The strings from an offset on.
+    fn strings_from(&self, offset: u32) -> Option<&[u8]> {
         let (start, end) = self.strings;
-        let text = self
-            .bytes
-            .get(start..end)?
-            .get(usize::try_from(offset).ok()?..)?;
-        text.split(|byte| *byte == 0).next()
+        let strings = self.bytes.get(start..end)?;
+        strings.get(usize::try_from(offset).ok()?..)
     }
 
     fn text(&self, offset: u32) -> Option<String> {
-        Some(String::from_utf8_lossy(self.name(offset)?).into_owned())
+        let text = self.strings_from(offset)?.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Whether a type is called so. Each question asks it of every type that has a name, so only what decides is read.
+    fn is_called(&self, id: u32, name: &[u8]) -> Option<bool> {
+        let offset = word(&self.bytes, self.at(id)?)?;
+        let rest = self.strings_from(offset)?.strip_prefix(name);
+        Some(rest.is_some_and(|rest| matches!(rest, [] | [0, ..])))
     }
 
     fn members(&self, head: &Head) -> Option<Vec<Member<u32>>> {
@@ -253,11 +259,10 @@ impl Graph for Btf {
     type Id = u32;
 
     fn named(&mut self, name: &str) -> Vec<u32> {
-        let is_it = |id: &u32| {
-            let head = self.at(*id).and_then(|at| self.head(at));
-            head.and_then(|head| self.name(head.name)) == Some(name.as_bytes())
-        };
-        self.named.iter().copied().filter(is_it).collect()
+        let named = self.named.iter().copied();
+        named
+            .filter(|id| self.is_called(*id, name.as_bytes()) == Some(true))
+            .collect()
     }
 
     fn node(&mut self, id: u32) -> Option<Node<u32>> {
