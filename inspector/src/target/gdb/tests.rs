@@ -17,6 +17,8 @@ use std::thread::JoinHandle;
 const PATIENT: Duration = Duration::from_secs(30);
 /// For tests in which it has to pass.
 const SHORT: Duration = Duration::from_millis(100);
+/// The same where the server says something before, which on a busy computer takes a moment.
+const SHORT_AFTER_WORDS: Duration = Duration::from_secs(1);
 
 const RAM: Span = Span {
     start: 0x4000_0000,

@@ -19,7 +19,7 @@ struct Rig {
 }
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Rig {
     /// `again` is what is opened when the link was lost, in order; then opening fails.

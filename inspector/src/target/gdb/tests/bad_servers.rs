@@ -28,7 +28,7 @@ fn a_server_that_falls_silent_is_given_up_in_time_and_put_in_order() {
         }
         qemu.answer(request, out)
     });
-    let mut gdb = server.attach(SHORT).unwrap();
+    let mut gdb = server.attach(SHORT_AFTER_WORDS).unwrap();
     let error = gdb.read_phys(&[Span::new(RAM.start, 8)]).unwrap_err();
     // The next reply stands where the read's should: too few replies, so the wait for the last one ends.
     assert!(matches!(error, TargetError::Timeout { .. }), "{error}");
@@ -55,7 +55,7 @@ fn a_silent_port_is_given_up() {
 fn a_server_of_something_else_is_recognised() {
     for greeting in [&b"SSH-2.0-OpenSSH\r\n"[..], b"220 mail ready\r\n"] {
         let server = Server::start(greeting, |_, _| true);
-        let error = server.attach(SHORT).unwrap_err().to_string();
+        let error = server.attach(SHORT_AFTER_WORDS).unwrap_err().to_string();
         assert!(
             error.contains("does not speak the gdb remote protocol"),
             "{error}"
