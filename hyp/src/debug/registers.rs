@@ -76,6 +76,8 @@ impl fmt::Display for System {
     }
 }
 
+/// Number of the PC.
+pub(super) const PC: usize = 32;
 /// Number of the first system register: x0…x30, sp, pc and cpsr stand before it, as gdb wants them.
 const FIRST_SYSTEM: usize = 34;
 
@@ -88,7 +90,7 @@ impl Register {
         match number {
             0..=30 => u8::try_from(number).ok().map(Self::X),
             31 => Some(Self::Sp),
-            32 => Some(Self::Pc),
+            PC => Some(Self::Pc),
             33 => Some(Self::Cpsr),
             _ => Some(Self::System(*System::ALL.get(number - FIRST_SYSTEM)?)),
         }
@@ -129,7 +131,7 @@ impl Registers for RegisterFile {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        self.0[32].unwrap_or(0)
+        self.0[PC].unwrap_or(0)
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {

@@ -22,7 +22,7 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::registers::Register;
+use super::registers::{PC, Register};
 use super::stub::{Stub, errno};
 use super::{Inferior, Refused, Stop, WatchKind};
 use core::fmt;
@@ -244,7 +244,14 @@ impl<I: Inferior, L: Line> Server<'_, I, L> {
                 };
                 self.stop(SIGTRAP, cpu, format_args!("{kind}:{va:x};"));
             }
-            Stop::Step { cpu } => self.stop(SIGTRAP, cpu, format_args!("")),
+            // Whoever steps asks for the PC next. gdb takes registers that a stop reply has along: number, value.
+            Stop::Step { cpu } => match self.stub.inferior.register(cpu, Register::Pc) {
+                Some(pc) => {
+                    let pc = pc.swap_bytes();
+                    self.stop(SIGTRAP, cpu, format_args!("{PC:x}:{pc:016x};"));
+                }
+                None => self.stop(SIGTRAP, cpu, format_args!("")),
+            },
             Stop::Panic { cpu } => self.stop(SIGABRT, cpu, format_args!("")),
         }
     }

@@ -12,6 +12,7 @@ use super::{Missing, Place, Stage};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::{EntryKind, HypervisorKind, System};
+use crate::target::gdb::may_write;
 use crate::target::{Target, TargetError};
 
 /// The function that handles host aborts, all of them and nothing else: `handle_trap` of hyp and of Linux, since 5.11, tells
@@ -223,18 +224,16 @@ impl Plan {
         Some(pa + (pc - span.start))
     }
 
-    /// Whether the instruction there may read or write memory; as far as is known, it may.
-    pub fn may_access_memory(&self, pc: u64) -> bool {
+    /// Whether the instruction there may write to memory; as far as is known, it may.
+    pub(super) fn may_write(&self, pc: u64) -> bool {
         let mut text = self.text.iter().zip(&self.contents);
         let found = text.find(|(span, _)| span.contains(pc));
         let word = found.and_then(|(span, bytes)| {
             let at = usize::try_from(pc - span.start).ok()?;
             bytes.get(at..)?.first_chunk()
         });
-        // Loads and stores, exclusive and atomic ones too: x1x0 in bits 28:25. The embedded machine's PCs are a model, and its
-        // text, in which no trap ends, is not what it does.
-        let is_access = |word: &[u8; 4]| u32::from_le_bytes(*word) & 0x0a00_0000 == 0x0800_0000;
-        self.exits.is_empty() || word.is_none_or(is_access)
+        // The embedded machine's PCs are a model, and its text, in which no trap ends, is not what it does.
+        self.exits.is_empty() || word.is_none_or(|word| may_write(u32::from_le_bytes(*word)))
     }
 
     /// Finds what EL2 may execute, and in it the instructions that return.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// More instructions than any trap takes.
 const MAX_STEPS: u64 = 200_000;
 /// After so many steps the others are stepped, too, whatever the CPU waits for.
-const PATIENCE: u64 = 512;
+const PATIENCE: u64 = 1024;
 /// An instruction that is executed so often again may be in a loop that waits for a lock.
 const AGAIN: u32 = 8;
 /// How many instructions the others are stepped by at once.
@@ -138,11 +138,10 @@ impl Follower {
         cpu: usize,
     ) -> Result<Option<Story>, FollowError> {
         let pc = run(target)?.step(cpu)?;
-        // Nobody but this CPU has executed anything since the lock was read, and what it executed did not touch memory.
+        // Nobody but this CPU has executed anything since the lock was read, and what it executed wrote nothing.
         let last = self.last_step.replace((cpu, pc));
-        let same_lock = last.is_some_and(|(last, from)| {
-            last == cpu && !self.by_hand && !self.plan.may_access_memory(from)
-        });
+        let same_lock = last
+            .is_some_and(|(last, from)| last == cpu && !self.by_hand && !self.plan.may_write(from));
         let Some(following) = self.following.get_mut(&cpu) else {
             return Ok(None);
         };

@@ -19,6 +19,7 @@ mod wire;
 mod writes;
 
 pub use address::Address;
+pub(crate) use writes::may_write;
 
 use crate::addr::Span;
 use crate::target::{ReadError, Registers, RunControl, Target, TargetError};

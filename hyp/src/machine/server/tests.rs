@@ -185,7 +185,9 @@ fn a_step_is_one_step_of_one_cpu() {
     let server = server();
     let mut client = Client::attach(&server);
     let before = client.steps();
-    assert_eq!(client.ask("vCont;s:3;c"), "T05thread:03;");
+    let stop = client.ask("vCont;s:3;c");
+    client.ask("Hg3");
+    assert_eq!(stop, format!("T05thread:03;20:{};", client.ask("p20")));
     assert_eq!(client.steps(), before + 1);
 }
 

@@ -17,6 +17,7 @@
 
 use super::link::printable;
 use super::run::Machine;
+use super::step::word;
 use crate::target::{Breakpoint, TargetError};
 
 const REMOVING: &str = "removing breakpoints";
@@ -54,6 +55,13 @@ impl Breakpoints {
 
     pub(super) fn is_code(&self, address: u64) -> bool {
         self.set.contains(&Breakpoint::Code(address))
+    }
+
+    /// The PC in a stop reply that names it: `T05thread:01;20:0010204040000000;`.
+    pub(super) fn pc_in(&self, stop: &[u8]) -> Option<u64> {
+        let number = self.pc_request.strip_prefix('p')?;
+        let mut parts = stop.get(3..)?.split(|byte| *byte == b';');
+        parts.find_map(|part| word(part.strip_prefix(number.as_bytes())?.strip_prefix(b":")?))
     }
 
     /// Whether a watchpoint is ours.

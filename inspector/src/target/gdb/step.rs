@@ -14,9 +14,12 @@ pub(super) const STEP: Duration = Duration::from_secs(1);
 pub(super) struct Stepped {
     cpu: usize,
     pc: u64,
-    /// The instructions there, if they were read with it.
+    /// The instructions there, as far as they were read before its last steps.
     code: Vec<u32>,
 }
+
+/// How many instructions are read ahead of a CPU that is stepped.
+const AHEAD: usize = 64;
 
 /// How a step ended.
 enum Step {
@@ -117,8 +120,9 @@ impl Machine {
         let (mut stop, mut now, mut write);
         let mut tries = 0;
         loop {
-            stop = self.step_thread(&doing, cpu, pc)?;
-            now = self.see_step(&doing, cpu, pc)?;
+            let code;
+            (stop, code) = self.step_thread(&doing, cpu, pc)?;
+            now = self.see_step(&doing, cpu, pc, &stop, code)?;
             write = watch_address(&stop).filter(|at| !writes && self.breakpoints.watches(*at));
             tries += 1;
             let stays = now == Some(pc) && write.is_none() && stop.starts_with(b"T05");
@@ -140,30 +144,28 @@ impl Machine {
         })
     }
 
-    /// Where a CPU stands that was stepped from `pc`. Where the next step depends on it, the instructions that most likely
-    /// come next are read in the same exchange.
-    fn see_step(&mut self, doing: &str, cpu: usize, pc: u64) -> Result<Option<u64>, TargetError> {
-        let Some(thread) = self.threads.get(cpu) else {
-            return Ok(None);
+    /// Where a CPU stands that was stepped from `pc`, where `code` is: hyp says it with the stop, QEMU is asked.
+    fn see_step(
+        &mut self,
+        doing: &str,
+        cpu: usize,
+        pc: u64,
+        stop: &[u8],
+        mut code: Vec<u32>,
+    ) -> Result<Option<u64>, TargetError> {
+        let is_of_it = matches!(self.state, RunState::Stopped { cpu: Some(of), .. } if of == cpu);
+        let said = self.breakpoints.pc_in(stop).filter(|_| is_of_it);
+        let now = match said {
+            Some(now) => Some(now),
+            None => self.pcs(doing, cpu..cpu + 1)?.pop().flatten(),
         };
-        let next = pc.wrapping_add(4);
-        let mut requests = vec![
-            format!("Hg{}", thread.id),
-            self.breakpoints.pc_request.clone(),
-        ];
-        if !self.breakpoints.qemu {
-            requests.push(read_code(next));
-        }
-        let replies = self.link.exchange(doing, &requests)?;
-        let now = replies.get(1).and_then(|digits| word(digits));
-        // A breakpoint of ours may be in memory.
-        let code = replies
-            .get(2)
-            .filter(|_| now == Some(next) && !self.breakpoints.is_code(next));
-        self.stepped = now.map(|pc| Stepped {
-            cpu,
-            pc,
-            code: code.map_or_else(Vec::new, |digits| instructions(digits)),
+        self.stepped = now.map(|now| {
+            // A loop is read anew, so that what it may have written there is seen, and so is what a breakpoint of ours hides.
+            let passed = usize::try_from(now.wrapping_sub(pc) / 4).unwrap_or(usize::MAX);
+            let rest = code.len().checked_sub(passed);
+            let rest = rest.filter(|_| !self.breakpoints.is_code(now));
+            let code = code.split_off(code.len() - rest.unwrap_or(0));
+            Stepped { cpu, pc: now, code }
         });
         Ok(now)
     }
@@ -183,29 +185,37 @@ impl Machine {
         Ok(code.first().is_some_and(|word| branches_to_itself(*word)))
     }
 
-    /// Has the server step a CPU, which stands at `pc`; returns its stop reply.
-    fn step_thread(&mut self, doing: &str, cpu: usize, pc: u64) -> Result<Vec<u8>, TargetError> {
+    /// Has the server step a CPU, which stands at `pc`; returns its stop reply and, where steps depend on it, the code there.
+    fn step_thread(
+        &mut self,
+        doing: &str,
+        cpu: usize,
+        pc: u64,
+    ) -> Result<(Vec<u8>, Vec<u32>), TargetError> {
         let Some(thread) = self.threads.get(cpu) else {
             return Err(self.link.protocol(doing, "there is no such CPU"));
         };
         let id = thread.id.clone();
         let stepped = self.stepped.take();
         let known = stepped.filter(|stepped| stepped.cpu == cpu && stepped.pc == pc);
-        let ways = match known {
+        let known = known.filter(|stepped| stepped.code.len() >= exclusive::LONGEST);
+        let code = match known {
             _ if self.breakpoints.qemu => Vec::new(),
-            Some(known) if !known.code.is_empty() => exclusive::ways_out(&known.code, pc),
-            _ => exclusive::ways_out(&self.code(doing, &id, pc)?, pc),
+            Some(known) => known.code,
+            None => self.code(doing, &id, pc)?,
         };
+        let ways = exclusive::ways_out(&code, pc);
         if ways.is_empty() {
             let request = format!("vCont;s:{id}");
             let stop = self.go_until_stop(doing, &request, STEP)?;
             if !(self.breakpoints.qemu && stop.starts_with(b"T02")) {
-                return Ok(stop);
+                return Ok((stop, code));
             }
             // A step that was interrupted QEMU calls off only for the CPU that `Hc` selects. Another one would stop behind one
             // instruction when the machine runs on.
             self.link.exchange(doing, &[format!("Hc{id}")])?;
-            return self.go_until_stop(doing, &request, Duration::ZERO);
+            let stop = self.go_until_stop(doing, &request, Duration::ZERO)?;
+            return Ok((stop, code));
         }
         let ways = ways.into_iter().map(Breakpoint::Code);
         let added: Vec<_> = ways
@@ -214,12 +224,14 @@ impl Machine {
         self.insert_breakpoints(&added)?;
         let stop = self.go_until_stop(doing, &format!("vCont;c:{id}"), STEP)?;
         self.remove_breakpoints(&added)?;
-        Ok(stop)
+        Ok((stop, code))
     }
 
     /// The instructions at `pc` as the CPU sees them, as many as are readable.
     pub(super) fn code(&mut self, doing: &str, id: &str, pc: u64) -> Result<Vec<u32>, TargetError> {
-        let requests = [format!("Hg{id}"), read_code(pc)];
+        // QEMU reads all or nothing.
+        let count = if self.breakpoints.qemu { 1 } else { AHEAD };
+        let requests = [format!("Hg{id}"), format!("m{pc:x},{:x}", 4 * count)];
         let replies = self.link.exchange(doing, &requests)?;
         Ok(replies
             .get(1)
@@ -299,11 +311,6 @@ impl Machine {
     }
 }
 
-/// The request for the instructions at `pc`, as the selected CPU sees them.
-fn read_code(pc: u64) -> String {
-    format!("m{pc:x},{:x}", 4 * exclusive::LONGEST)
-}
-
 /// The instructions of a reply, as many as there are.
 fn instructions(digits: &[u8]) -> Vec<u32> {
     let bytes = rsp::from_hex(digits).unwrap_or_default();
@@ -312,7 +319,7 @@ fn instructions(digits: &[u8]) -> Vec<u32> {
 }
 
 /// The register of a reply.
-fn word(digits: &[u8]) -> Option<u64> {
+pub(super) fn word(digits: &[u8]) -> Option<u64> {
     let bytes = rsp::from_hex(digits)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }

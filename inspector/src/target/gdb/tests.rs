@@ -460,7 +460,7 @@ fn steps_that_lead_nowhere(word: u32, stop: &'static str) -> usize {
     let server = Server::start(b"", move |request, out| {
         let answer = match request {
             "vCont;s:01" => stop.to_owned(),
-            "m202020202020202,40" => to_hex(&word.to_le_bytes()),
+            "m202020202020202,4" => to_hex(&word.to_le_bytes()),
             "p1" => "02".repeat(8),
             _ => return qemu.answer(request, out),
         };

@@ -66,7 +66,65 @@ impl Machine {
     }
 }
 
-/// Whether an A64 instruction is a load or store (bits 28:25 are x1x0), or DC ZVA.
-fn may_write(instruction: u32) -> bool {
-    instruction >> 25 & 0b0101 == 0b0100 || instruction & !0x1f == 0xd50b_7420
+/// Whether an A64 instruction may write to memory: a load or store (bits 28:25 are x1x0) other than the usual loads of general
+/// registers, or DC ZVA.
+pub(crate) fn may_write(instruction: u32) -> bool {
+    let is = |mask, value| instruction & mask == value;
+    // LDP and its kin: L (22) is 1.
+    let pair = is(0x3e40_0000, 0x2840_0000);
+    // LDR with an unsigned offset, with a signed one or write-back, and with a register as offset: opc (23:22) is not 0.
+    let offset = is(0x3f00_0000, 0x3900_0000)
+        || is(0x3f20_0000, 0x3800_0000)
+        || is(0x3f20_0c00, 0x3820_0800);
+    let loads = pair || offset && !is(0x00c0_0000, 0);
+    is(0x0a00_0000, 0x0800_0000) && !loads || is(!0x1f, 0xd50b_7420)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_plain_loads_may_write() {
+        for load in [
+            0xf940_0c08, // ldr x8, [x0, #24]
+            0x3940_0021, // ldrb w1, [x1]
+            0xb980_0820, // ldrsw x0, [x1, #8]
+            0xf85f_8020, // ldur x0, [x1, #-8]
+            0xf840_8420, // ldr x0, [x1], #8
+            0xf862_7820, // ldr x0, [x1, x2, lsl #3]
+            0xa943_7bfd, // ldp x29, x30, [sp, #48]
+            0xa8c2_7bfd, // ldp x29, x30, [sp], #32
+        ] {
+            assert!(!may_write(load), "{load:#x}");
+        }
+        for other in [
+            0xd503_201f, // nop
+            0x9100_83fd, // add x29, sp, #32
+            0x9400_0008, // bl
+            0x5400_0101, // b.ne
+            0xd53c_1100, // mrs x0, HCR_EL2
+        ] {
+            assert!(!may_write(other), "{other:#x}");
+        }
+        for store in [
+            0xf900_0c08, // str x8, [x0, #24]
+            0x3900_0021, // strb w1, [x1]
+            0xf81f_8020, // stur x0, [x1, #-8]
+            0xf822_7820, // str x0, [x1, x2, lsl #3]
+            0xa903_7bfd, // stp x29, x30, [sp, #48]
+            0xa9be_7bfd, // stp x29, x30, [sp, #-32]!
+            0x3d80_0020, // str q0, [x1]
+            0x885f_ff48, // ldaxr w8, [x26]
+            0x880a_7f49, // stxr w10, w9, [x26]
+            0x889f_fc20, // stlr w0, [x1]
+            0x88e0_fc41, // casal w0, w1, [x2]
+            0x4820_7c82, // casp x0, x1, x2, x3, [x4]
+            0xb8e0_0041, // ldaddal w0, w1, [x2]
+            0xb8e0_8041, // swpal w0, w1, [x2]
+            0xd50b_7422, // dc zva, x2
+        ] {
+            assert!(may_write(store), "{store:#x}");
+        }
+    }
 }

@@ -112,12 +112,14 @@ fn stops_are_reported_by_the_cpu_that_stopped() {
             watch(WatchKind::ReadWrite),
             "[T05thread:02;awatch:4040002008;]",
         ),
-        (Stop::Step { cpu: 1 }, "[T05thread:02;]"),
+        (Stop::Step { cpu: 0 }, "[T05thread:01;]"),
+        (Stop::Step { cpu: 1 }, "[T05thread:02;20:b8dc204040000000;]"),
         (Stop::Panic { cpu: 1 }, "[T06thread:02;]"),
     ] {
         let mut stub = stub();
         stub.inferior.set(0, Register::X(0), 1);
         stub.inferior.set(1, Register::X(0), 2);
+        stub.inferior.set(1, Register::Pc, 0x40_4020_dcb8);
         stub.inferior.stops = [None, Some(stop)].into();
         let (thread, x0) = match reply.contains("02;") {
             true => ("+[QC02]", "+[0200000000000000]"),
