@@ -8,12 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
-/// Attaching, finding out what is there, and leaving.
-const ONCE: usize = 100;
-/// A story: two captures, breakpoints set and removed, some stops on the way.
-const STORY: usize = 220;
-/// A stop for an abort that is not wanted.
-const STOP: usize = 12;
+/// Attaching, finding out what is there, and leaving: 50 were counted.
+const ONCE: usize = 60;
+/// A story: two captures, breakpoints set and removed, some stops on the way. With ten stops and what is to be done once, 357
+/// were counted for one, with 25 stops 695 for four.
+const STORY: usize = 170;
+/// A stop.
+const STOP: usize = 10;
 
 /// What went over a wire.
 #[derive(Default)]
@@ -100,7 +101,8 @@ fn round_trips_of_a_story_are_few() {
             &stories.to_string(),
         ];
         let (trips, runs) = count(&machine, &rest);
-        let limit = ONCE + stories * STORY + runs * STOP;
+        // What is found out is looked at once more when the breakpoints are set.
+        let limit = 2 * ONCE + stories * STORY + runs * STOP;
         assert!(
             trips <= limit,
             "{trips} of {limit} round trips for {stories} stories, {runs} runs"
