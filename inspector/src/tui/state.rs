@@ -18,7 +18,7 @@ use super::panel::Scroll;
 use super::panes::{self, PaneId};
 use super::screen;
 use super::theme::Theme;
-use super::worker::{Command, Point, Report};
+use super::worker::{CAPTURING, Command, Point, Report};
 use crate::abort::Story;
 use crate::target::RunState;
 use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind};
@@ -447,7 +447,10 @@ impl State {
             }
             Report::Working(what) => self.working = Some(what),
             Report::Captured(capture) => {
-                self.working = None;
+                // Of a machine it is said next whether it runs.
+                if !self.live {
+                    self.working = None;
+                }
                 if self.frozen && self.capture.is_some() {
                     self.newer = Some(capture);
                 } else {
@@ -455,7 +458,10 @@ impl State {
                 }
             }
             Report::Run(state) => {
-                self.working = None;
+                // What a run is for goes on with it.
+                if state != RunState::Running || self.working == Some(CAPTURING) {
+                    self.working = None;
+                }
                 self.ran(state, effects);
             }
             Report::Told(story) => self.abort.history.push(story, self.now),

@@ -98,6 +98,8 @@ pub(super) struct Fake {
     pub(super) broken: Arc<AtomicBool>,
     /// The machine ends as soon as it runs.
     pub(super) ends: bool,
+    /// The machine starts anew as soon as it runs.
+    pub(super) restarts: bool,
     /// There is no hypervisor.
     pub(super) bare: bool,
     /// The next capture panics.
@@ -121,6 +123,7 @@ impl Fake {
             room: 4,
             broken: Arc::default(),
             ends: false,
+            restarts: false,
             bare: false,
             panics: false,
         };
@@ -344,6 +347,10 @@ impl RunControl for Fake {
     fn resume(&mut self) -> Result<(), TargetError> {
         self.link()?;
         self.state = RunState::Running;
+        if self.restarts {
+            let reset = ["pc", "VBAR_EL2"].map(|name| (name.to_owned(), 0));
+            self.cpus = vec![Registers(reset.into()); self.cpus.len()];
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::image::Images;
 use crate::model::System;
 use crate::session::Session;
 use crate::target::{RunControl, RunState, Target, TargetError};
-use run::{Goal, control};
+use run::{Goal, Stop, control};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -157,12 +157,16 @@ pub enum Report {
     Gone,
 }
 
-/// What the worker is busy with when it captures.
+/// What the worker is busy with when it captures a machine that goes on.
 pub const CAPTURING: &str = "capturing";
+/// The same of one that stands from now on.
+const LOOKING: &str = "looking";
 /// How often a lost link is tried.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a running machine is asked whether it stopped by itself.
 const POLL: Duration = Duration::from_millis(100);
+/// After so long without a stop it is looked whether the machine that is followed still is the same.
+const SAME: Duration = Duration::from_secs(1);
 /// How often the link to a machine that stands is looked at.
 const LINK: Duration = Duration::from_secs(1);
 
@@ -191,6 +195,7 @@ pub fn spawn(
         breakpoints: Vec::new(),
         every: None,
         due: Instant::now(),
+        stopped: Instant::now(),
         report: Box::new(report),
     };
     let handle = std::thread::Builder::new()
@@ -220,6 +225,8 @@ struct Worker {
     every: Option<Duration>,
     /// When the next capture of a running machine, or the next try of a lost link, is due.
     due: Instant,
+    /// When the machine stood last.
+    stopped: Instant,
     report: Box<dyn Fn(Report) + Send>,
 }
 
@@ -356,6 +363,7 @@ impl Worker {
         self.by_hand(false, report)?;
         control(self.open_machine()?)?.resume()?;
         self.running = true;
+        self.stopped = Instant::now();
         self.due = Instant::now() + self.every.unwrap_or_default();
         report(Report::Run(RunState::Running));
         Ok(())
@@ -380,7 +388,10 @@ impl Worker {
     }
 
     fn capture(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<()> {
-        report(Report::Working(CAPTURING));
+        report(Report::Working(match self.running {
+            true => CAPTURING,
+            false => LOOKING,
+        }));
         let start = Instant::now();
         let (system, code, state) = self.standing(report, |machine| {
             let system = machine.capture()?;
@@ -439,6 +450,10 @@ impl Worker {
                 if let Some(Goal::Ready(point)) = self.goal {
                     return self.look_for_host(point, report);
                 }
+                if self.follower.is_some() && self.stopped.elapsed() >= SAME {
+                    control(self.open_machine()?)?.interrupt()?;
+                    return self.stopped(Stop::Ours, report);
+                }
                 let due = self.goal.is_none() && Instant::now() >= self.due;
                 if let Some(every) = self.every.filter(|_| due) {
                     self.capture(report)?;
@@ -448,7 +463,7 @@ impl Worker {
             // It stands, and so does the link.
             Some(_) if !self.running => {}
             // It stopped by itself.
-            Some(RunState::Stopped { cpu, .. }) => self.stopped(cpu, report)?,
+            Some(RunState::Stopped { cpu, .. }) => self.stopped(Stop::ByItself(cpu), report)?,
             // The server ends with its machine; another may come in its place.
             Some(RunState::Exited) | None => self.lost("the machine has ended".to_owned(), report),
         }

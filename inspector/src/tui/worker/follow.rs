@@ -30,6 +30,11 @@ fn plainly<T>(result: Result<T, FollowError>) -> anyhow::Result<T> {
     })
 }
 
+/// Whether a machine turned out to have started anew since it was followed.
+pub(super) fn is_restart(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(FollowError::Restarted { .. }))
+}
+
 /// A follower takes away what it set, the user's breakpoint at the same place with it: sets that again.
 fn keep(machine: &mut dyn Machine, breakpoints: &[u64]) -> anyhow::Result<()> {
     let control = control(machine)?;
@@ -180,6 +185,14 @@ impl Worker {
         let mut stories = self.follower.iter().flat_map(Follower::in_progress);
         let story = stories.find(|story| story.cpu == cpu)?;
         Some(story.steps.len())
+    }
+
+    /// Fails if a machine that is followed, and stands, has started anew since.
+    pub(super) fn check_boot(&mut self) -> anyhow::Result<()> {
+        match (&self.follower, &mut self.machine) {
+            (Some(follower), Some(machine)) => plainly(follower.check(machine.target())),
+            _ => Ok(()),
+        }
     }
 
     /// A machine that ran stands: sees which traps came to an end, and tells of them.

@@ -1,12 +1,13 @@
 //! Running a machine up to something: what ends a run, and seeing at each stop whether that was it.
 
+use super::follow::is_restart;
 use super::{Machine, Point, Report, Worker};
 use crate::abort::{self, Follower};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::Tickets;
 use crate::target::{Breakpoint, RunControl, RunState, Target};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a stop is waited for before commands are looked at again.
 pub(super) const WAIT: Duration = Duration::from_millis(20);
@@ -114,6 +115,15 @@ fn read(target: &mut dyn Target, span: Span) -> anyhow::Result<u64> {
     Ok(bytes.fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }
 
+/// What stopped a machine that ran.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stop {
+    /// Something in it, on this CPU where the server says which.
+    ByItself(Option<usize>),
+    /// We did, to look at it.
+    Ours,
+}
+
 /// What a stop turned out to be.
 enum Verdict {
     /// Not what is waited for.
@@ -208,6 +218,7 @@ impl Worker {
         control.resume()?;
         self.goal = Some(goal);
         self.running = true;
+        self.stopped = Instant::now();
         report(Report::Run(RunState::Running));
         report(Report::Working(doing));
         Ok(())
@@ -228,18 +239,18 @@ impl Worker {
         Ok(control.map(|control| control.wait(limit)).transpose()?)
     }
 
-    /// A running machine has stopped by itself: goes on unless it is where it was to run to.
-    pub(super) fn stopped(
-        &mut self,
-        cpu: Option<usize>,
-        report: &dyn Fn(Report),
-    ) -> anyhow::Result<()> {
-        let written = match self.look(cpu, report)? {
-            Verdict::GoOn => {
+    /// A running machine has stopped by itself, or was stopped to be looked at: goes on unless it is where it was to run to.
+    pub(super) fn stopped(&mut self, stop: Stop, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        self.stopped = Instant::now();
+        let written = match self.look(stop, report) {
+            Ok(Verdict::GoOn) => {
                 control(self.open_machine()?)?.resume()?;
                 return Ok(());
             }
-            Verdict::Done(written) => written,
+            Ok(Verdict::Done(written)) => written,
+            // The capture finds that, too, and it is said then.
+            Err(error) if is_restart(&error) => None,
+            Err(error) => return Err(error),
         };
         self.running = false;
         self.forget_goal()?;
@@ -264,8 +275,11 @@ impl Worker {
 
     /// Sees whether a stop is what is waited for. It may be the user's breakpoint just as well, or a stop of a trap
     /// that is followed.
-    fn look(&mut self, cpu: Option<usize>, report: &dyn Fn(Report)) -> anyhow::Result<Verdict> {
+    fn look(&mut self, stop: Stop, report: &dyn Fn(Report)) -> anyhow::Result<Verdict> {
         let cpus = self.open_machine()?.target().all_registers()?;
+        if matches!(stop, Stop::Ours) {
+            self.check_boot()?;
+        }
         let ended = self.see(report)?;
         let pcs: Vec<_> = cpus.iter().map(|registers| registers.get("pc")).collect();
         let stands_at =
@@ -282,7 +296,7 @@ impl Worker {
             })
             .collect();
         // The last stop of a trap may be gone by now.
-        let ours = stands_at(&set) || !ended.is_empty();
+        let ours = stands_at(&set) || !ended.is_empty() || matches!(stop, Stop::Ours);
         let other = match ours {
             true => Verdict::GoOn,
             false => Verdict::Done(None),
@@ -296,7 +310,10 @@ impl Worker {
                 pcs.get(cpu) == Some(&Some(pc)) && cpus[cpu].get("sp") == sp
             }
             Goal::Write { watch, old } => {
-                let writer = cpu.and_then(|cpu| Some((cpu, (*pcs.get(cpu)?)?)));
+                let writer = match stop {
+                    Stop::ByItself(Some(cpu)) => pcs.get(cpu).and_then(|pc| Some((cpu, (*pc)?))),
+                    Stop::ByItself(None) | Stop::Ours => None,
+                };
                 return match writer.filter(|(_, pc)| !set.contains(pc)) {
                     Some((cpu, pc)) => self.look_at_write(watch, old, cpu, pc, report),
                     None => Ok(other),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::addr::Span;
+use crate::tui::state::Effect;
 use crate::tui::testing::{Stop, stopped};
 use crate::tui::worker::{Point, Until, Watch, Written};
 
@@ -196,5 +197,38 @@ fn a_host_without_stage_2_is_waited_for() {
     rig.wait(waiting);
     rig.tell(Command::Interrupt);
     rig.capture();
+    assert_eq!(rig.run_state(), stopped());
+}
+
+/// Until the machine is said to stand, a key that runs it waits for that.
+#[test]
+fn a_key_pressed_while_a_run_comes_to_its_end_is_kept() {
+    let rig = rig([stop(1, CALL + 4)]);
+    let mut state = later_state(100, 40);
+    press(&mut state, "9lo");
+    rig.tell(Command::StepOver(1));
+    loop {
+        let report = rig.wait(|report| Some(report.clone()));
+        let stands = matches!(report, Report::Run(RunState::Stopped { .. }));
+        let update = send(&mut state, 6, Event::Worker(report.clone()));
+        if stands {
+            assert_eq!(update.effects, [Effect::Worker(Command::Step(1))]);
+            break;
+        }
+        press(&mut state, "s");
+        let screen = screen_text(&state);
+        assert!(screen.contains("s comes next"), "{report:?}\n{screen}");
+    }
+}
+
+#[test]
+fn a_restart_is_said_without_being_asked_for() {
+    let mut fake = Fake::new();
+    fake.restarts = true;
+    let rig = Rig::start(fake, Vec::new());
+    rig.run_state();
+    rig.tell(Command::Follow(Point::Entry));
+    assert_eq!(rig.run_state(), RunState::Running);
+    assert!(rig.failure().starts_with("the machine has restarted"));
     assert_eq!(rig.run_state(), stopped());
 }
