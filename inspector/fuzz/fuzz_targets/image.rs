@@ -27,7 +27,10 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     made::kallsyms::FORMS.map(image).into()
 });
 
-fuzz_target!(|input: (u8, Vec<(u16, Vec<u8>)>, Option<u16>)| {
+/// Bytes, and where they are put.
+type Changes = Vec<(u16, Vec<u8>)>;
+
+fuzz_target!(|input: (u8, Changes, Option<u16>)| {
     let (choice, changes, cut) = input;
     let packed = choice >> 6;
     let mut bytes = match IMAGES.get(usize::from(choice & 0x3f)) {
