@@ -48,7 +48,10 @@ def snapshot(argument: str) -> list[str]:
     try:
         data = saving.encode(contents)
         saving.write(path, data)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        # Without the name of the file under way, which is nothing to the user.
+        raise Problem(f"{path}: cannot write it: {error.strerror}") from error
+    except ValueError as error:
         raise Problem(f"{path}: cannot write it: {error}") from error
     image = f" --image {system.elf.path}" if system.elf and target.description is None else ""
     return [*problems, f"{path}: {len(data)} bytes; open it with: inspector tui {path}{image}"]

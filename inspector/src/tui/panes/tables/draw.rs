@@ -232,7 +232,13 @@ fn about(tables: &Tables, capture: &Capture, regime: &RegimeCapture) -> Vec<Row>
     let r = &regime.regime;
     let row = |name: &str, value: String| vec![grid::label(name), Cell::new(Role::Plain, value)];
     let mut rows = vec![
-        row("root", format!("{:#x}, {} page(s)", r.root, r.root_pages)),
+        row(
+            "root",
+            match r.root_pages {
+                1 => format!("{:#x}, 1 page", r.root),
+                pages => format!("{:#x}, {pages} pages", r.root),
+            },
+        ),
         row(
             "start",
             format!(
