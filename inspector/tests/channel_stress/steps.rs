@@ -183,19 +183,19 @@ fn qemu_a_step_of_what_hyp_does_for_the_host_is_one() {
     debuggee.wait_for_rounds(2);
 }
 
-/// What the host finds in a register of its timers, by this instruction, which reads it to `x1`.
-fn clock(session: &mut Session<'_>, read: u32) -> u64 {
-    let from = run_into_host(session, 0);
-    session.registers(0);
+/// What a CPU reads from a system register in the host, by this instruction, which reads it to `x1`.
+pub(crate) fn read_in_host(session: &mut Session<'_>, cpu: u64, read: u32) -> u64 {
+    let from = run_into_host(session, cpu);
+    session.registers(cpu);
     let old = session.words(from.pc, 1);
     write(session, from.pc, &[old[0] & !0xffff_ffff | u64::from(read)]);
-    session.client.send("vCont;s:1");
+    session.client.send(&format!("vCont;s:{:x}", cpu + 1));
     session.client.stop();
-    let clock = session.registers(0).expect("it stands").x[1];
+    let value = session.registers(cpu).expect("it stands").x[1];
     write(session, from.pc, &old);
     set(session, 1, from.x[1]);
     set(session, 0x20, from.pc);
-    clock
+    value
 }
 
 /// The host's virtual clock stands with its CPUs; the physical one goes on.
@@ -208,7 +208,9 @@ fn qemu_the_hosts_time_is_not_the_debuggers() {
         let boot = Boot::hyp().expect("the image builds").cpu(model);
         let mut debuggee = Debuggee::start(boot, 2);
         let mut session = debuggee.attach();
-        let both = |session: &mut Session<'_>| [VIRTUAL, PHYSICAL].map(|read| clock(session, read));
+        let both = |session: &mut Session<'_>| {
+            [VIRTUAL, PHYSICAL].map(|read| read_in_host(session, 0, read))
+        };
         let before = both(&mut session);
         std::thread::sleep(Duration::from_secs(2));
         let after = both(&mut session);

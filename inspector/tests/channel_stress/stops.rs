@@ -1,6 +1,7 @@
 //! Stops and continues: each stops every CPU, and nothing gets lost.
 
 use crate::debuggee::{Counters, Debuggee, LIMIT, Session, cpu_of};
+use crate::steps::read_in_host;
 use fixtures::qemu::{Boot, Cpu};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,11 @@ fn stop_and_continue(boot: Boot, cpus: u32, stops: usize) {
             // All CPUs meet twice a round, so all of them came further.
             rounds = run_on(&mut session, rounds);
         }
+    }
+    for cpu in 0..debuggee.cpus {
+        // ICC_IGRPEN1_EL1: while CPUs stand, the host's interrupts are kept from them.
+        const MRS: u32 = 0xd538_cce1;
+        assert_eq!(read_in_host(&mut session, cpu, MRS), 1, "CPU {cpu}");
     }
     session.set_pace(4);
     session.client.order("D");
