@@ -469,7 +469,7 @@ impl State {
                 self.abort.armed = armed;
                 self.abort.under_way = stories;
             }
-            Report::Breakpoints(addresses) => self.abort.breakpoints = addresses,
+            Report::Breakpoints(addresses) => self.breakpoints(addresses),
             Report::Written(written) => self.written(written),
             Report::Saved(path) => {
                 self.working = None;

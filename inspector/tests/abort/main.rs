@@ -13,6 +13,8 @@ mod qemu_moments;
 mod qemu_orders;
 mod qemu_restarts;
 mod qemu_round_trips;
+#[path = "../support/rounds.rs"]
+mod rounds;
 #[path = "../support/run.rs"]
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;

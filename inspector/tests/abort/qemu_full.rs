@@ -2,7 +2,8 @@
 
 use crate::client::Client;
 use crate::qemu_hyp::{arguments, read, working};
-use crate::qemu_leaving::{goes_on, start};
+use crate::qemu_leaving::start;
+use crate::rounds::goes_on;
 use crate::wire::{Then, Wire};
 use fixtures::qemu::{Boot, Machine};
 use inspector::image::Images;

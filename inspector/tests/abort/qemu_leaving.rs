@@ -1,7 +1,8 @@
 //! However it ends, nothing of it stays in the machine, which is left as it was found.
 
 use crate::client::Client;
-use crate::qemu_hyp::{LIMIT, arguments, working};
+use crate::qemu_hyp::{arguments, working};
+use crate::rounds::goes_on;
 use crate::run::inspector;
 use fixtures::qemu::Boot;
 use std::process::{Child, Command, Stdio};
@@ -25,15 +26,6 @@ pub(crate) fn signal(child: &Child, name: &str) {
         .status()
         .expect("kill runs");
     assert!(status.success());
-}
-
-/// The next rounds of the host, which it does not reach if it stands at a breakpoint.
-pub(crate) fn goes_on(machine: &mut fixtures::qemu::Machine) {
-    for _ in 0..3 {
-        machine
-            .wait_for("done: 2 CPUs", LIMIT)
-            .expect("the host goes on");
-    }
 }
 
 #[test]

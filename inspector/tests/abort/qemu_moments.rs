@@ -2,7 +2,8 @@
 
 use crate::client::Client;
 use crate::qemu_hyp::{arguments, working};
-use crate::qemu_leaving::{goes_on, signal, start};
+use crate::qemu_leaving::{signal, start};
+use crate::rounds::{goes_on, runs_freely};
 use crate::run::inspector;
 use crate::wire::{Then, Wire};
 use fixtures::qemu::{Boot, Machine};
@@ -99,11 +100,7 @@ fn assert_left(machine: &mut Machine, runs: bool, by: &str) {
     client.send("Qqemu.PhyMemMode:0");
     // A machine that ran would say first that it stops.
     assert_eq!(client.packet(), b"OK", "{by}");
-    client.send("vCont;c");
-    goes_on(machine);
-    client.interrupt();
-    let stop = client.stop();
-    assert!(stop.starts_with("T02"), "{by}: {stop}");
+    runs_freely(&mut client, machine, by);
 }
 
 #[test]
@@ -147,10 +144,7 @@ fn a_client_that_is_killed_at_any_moment_is_cleaned_up_after_by_the_next() {
         says("An earlier inspector was killed");
         let mut client = Client::connect(&gdb);
         client.order("Qqemu.PhyMemMode:0");
-        client.send("vCont;c");
-        goes_on(&mut machine);
-        client.interrupt();
-        assert!(client.stop().starts_with("T02"), "{moment}");
+        runs_freely(&mut client, &mut machine, &moment.to_string());
     }
 }
 

@@ -1,9 +1,10 @@
 //! A machine that is not what it was when it was armed.
 
 use crate::qemu_hyp::{LIMIT, arguments, working};
-use crate::qemu_leaving::{goes_on, start};
+use crate::qemu_leaving::start;
 use crate::qemu_linux;
 use crate::qemu_linux_touches::{LEVEL_0, Obedient};
+use crate::rounds::goes_on;
 use crate::run::succeed;
 use fixtures::Kernel;
 use fixtures::qemu::Boot;

@@ -20,24 +20,11 @@ const STAGES: [&[(&str, &str)]; 6] = [
     &[("9F--ipa 0x1000..0x2000\r", "0x1000"), ("a", "▶ running")],
 ];
 
-/// The host's next rounds.
-fn goes_on(machine: &mut Machine) {
-    for _ in 0..3 {
-        machine
-            .wait_for("done: 2 CPUs", LIMIT)
-            .expect("the host goes on");
-    }
-}
-
 /// It stands or runs as before, and where it runs nothing stops it.
 fn assert_free(machine: &mut Machine, runs: bool, by: &str) {
     let (mut client, ran) = look(machine);
     assert_eq!(ran, runs, "runs after {by}");
-    client.send("vCont;c");
-    goes_on(machine);
-    client.interrupt();
-    let stop = client.stop();
-    assert!(stop.starts_with("T02"), "{by}: {stop}");
+    rounds::runs_freely(&mut client, machine, by);
 }
 
 #[test]
@@ -64,4 +51,73 @@ fn qemu_hyp_is_left_as_found_by_the_abort_pane() {
             assert_free(&mut machine, runs, &format!("{how} at stage {stage}"));
         }
     }
+}
+
+/// Each key of the pane, and what the screen says to it.
+const KEYS: [(&str, &str); 18] = [
+    ("9", "no abort followed"),
+    ("x", "there is no breakpoint to delete"),
+    ("F--cpu 0\r", "follows only --cpu 0"),
+    ("a", "signal 5  capture 2,"),
+    ("n", "signal 5  capture 3,"),
+    ("s", "capture 4,"),
+    ("o", "capture 5,"),
+    ("e", "─ 1 of 1 ─"),
+    ("/refused\r", "none is like this (Esc clears the filter)"),
+    ("\x1b", "─ 1 of 1 ─"),
+    (
+        "F\x15--cpu 0 --ipa 0x40200000..0x40201000\r",
+        "0..0x40201000 --cpu 0",
+    ),
+    // The panel of the other story.
+    ("A", "memory of hyp: its text"),
+    // No more "armed, 1 of 2".
+    ("D", "─ 1 of 2 CPUs ─"),
+    ("bhost_order\r", "breakpoint at 0x4100"),
+    ("x", "choose one in the list of breakpoints"),
+    // The host comes there once a round, on its first CPU.
+    ("c", "0 EL1 host_order "),
+    // The filter has come to the history.
+    ("vv", "─ breakpoints ─"),
+    ("x", "none: b sets one"),
+];
+
+#[test]
+fn qemu_hyp_answers_to_each_key_of_the_abort_pane() {
+    let boot = Boot::hyp().expect("the image builds").cpus(2);
+    let mut machine = boot.start().expect("QEMU starts");
+    machine.wait_for("round 2 done", LIMIT).expect("it runs");
+    let image = machine.image();
+    let [hyp, host] = [&image.hyp, &image.host].map(|path| path.display().to_string());
+    let gdb = machine.gdb().to_owned();
+    let arguments = [
+        "tui",
+        &gdb,
+        "--background",
+        "dark",
+        "--image",
+        &hyp,
+        "--image",
+        &host,
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let look = Look::dark(160, 50);
+    let mut terminal =
+        Terminal::start(Path::new(INSPECTOR), &arguments, folder.path(), look).expect("it starts");
+    terminal.wait_for("capture 1,").expect("a capture");
+    for (keys, words) in KEYS {
+        terminal.send(keys).expect("it reads");
+        terminal.wait_for(words).expect("it is shown");
+    }
+    // The name that is offered.
+    terminal.send("E\r").expect("it reads");
+    terminal.wait_for("saved aborts.json").expect("it says so");
+    let saved = std::fs::read(folder.path().join("aborts.json")).expect("a file");
+    let saved: serde_json::Value = serde_json::from_slice(&saved).expect("JSON");
+    let outcomes = saved["aborts"].as_array().expect("an array").iter();
+    let outcomes: Vec<_> = outcomes.map(|story| story["outcome"].as_str()).collect();
+    assert_eq!(outcomes.last(), Some(&Some("refused")), "{outcomes:?}");
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    end(&mut terminal, "q");
+    assert_free(&mut machine, true, "q");
 }

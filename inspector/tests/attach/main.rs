@@ -16,6 +16,8 @@ mod abort_pane;
 #[path = "../support/client.rs"]
 mod client;
 mod proxy;
+#[path = "../support/rounds.rs"]
+mod rounds;
 #[path = "../support/run.rs"]
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;

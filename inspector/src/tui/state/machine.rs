@@ -48,6 +48,18 @@ impl State {
         }
     }
 
+    /// The user's breakpoints are these now. The list need not be on the screen, so a new one is said.
+    pub(super) fn breakpoints(&mut self, addresses: Vec<u64>) {
+        let known = std::mem::replace(&mut self.abort.breakpoints, addresses);
+        let mut addresses = self.abort.breakpoints.iter();
+        if let Some(at) = addresses.find(|at| !known.contains(at)).copied() {
+            let capture = self.capture.as_ref();
+            let name = capture.and_then(|capture| capture.system.symbols.name_of(at));
+            let name = name.map_or_else(String::new, |name| format!(", {name}"));
+            self.say(format!("breakpoint at {at:#x}{name}"));
+        }
+    }
+
     /// Keys that run the machine by and by.
     pub(super) fn run_control(&mut self, action: Action, effects: &mut Vec<Effect>) {
         let cpu = self.abort.cpu;
@@ -61,7 +73,12 @@ impl State {
             Action::Disarm => Command::Disarm,
             Action::Unbreak => match self.abort.breakpoint() {
                 Some(pc) => Command::Unbreak(pc),
-                None => return self.complain("there is no breakpoint to delete"),
+                None if self.abort.breakpoints.is_empty() => {
+                    return self.complain("there is no breakpoint to delete");
+                }
+                None => {
+                    return self.complain("choose one in the list of breakpoints: v comes to it");
+                }
             },
             _ if self.is_under_way() => return self.ask_later(action),
             Action::NextAbort => Command::Follow(Point::Entry),

@@ -85,8 +85,18 @@ fn keys_run_the_cpu_that_is_shown() {
     send(
         &mut state,
         6,
+        Event::Worker(Report::Breakpoints(Vec::new())),
+    );
+    assert_eq!(commands(press(&mut state, "x")), []);
+    assert!(screen_text(&state).contains("there is no breakpoint to delete"));
+    send(
+        &mut state,
+        6,
         Event::Worker(Report::Breakpoints(breakpoints)),
     );
+    assert!(screen_text(&state).contains("breakpoint at 0x4040200300, "));
+    assert_eq!(commands(press(&mut state, "x")), []);
+    assert!(screen_text(&state).contains("choose one in the list of breakpoints"));
     assert_eq!(
         commands(press(&mut state, "vvvjx")),
         [Command::Unbreak(0x40_4020_0150)]
