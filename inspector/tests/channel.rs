@@ -1,12 +1,12 @@
 //! hyp on QEMU with four CPUs, stopped by its own debugger: every road to it shows the same.
 
 use client::Client;
+use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Cpu, Machine};
 use inspector::image::Images;
 use run::{Ran, succeed};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
 
 #[path = "support/client.rs"]
@@ -14,7 +14,6 @@ mod client;
 #[path = "support/run.rs"]
 mod run;
 
-const LIMIT: Duration = Duration::from_secs(120);
 const COMMANDS: [&str; 4] = ["list", "owners", "locks", "cpus"];
 const CPUS: u32 = 4;
 

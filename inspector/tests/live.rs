@@ -1,13 +1,13 @@
 //! hyp on QEMU with four CPUs, through QEMU's gdb server.
 
 use client::Client;
+use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use inspector::target::rsp;
 use run::{inspector, succeed};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
 
 #[path = "support/client.rs"]
@@ -16,7 +16,6 @@ mod client;
 #[path = "support/run.rs"]
 mod run;
 
-const LIMIT: Duration = Duration::from_secs(120);
 const COMMANDS: [&str; 4] = ["list", "owners", "locks", "cpus"];
 
 fn text(path: &Path) -> &str {

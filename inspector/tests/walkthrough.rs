@@ -5,7 +5,6 @@ use fixtures::{Boot, Machine};
 use run::succeed;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 #[path = "support/run.rs"]
 #[expect(dead_code, reason = "shared with tests that ask for more")]
@@ -130,7 +129,7 @@ fn a_refused_access_leads_to_the_line_that_refused_it() {
         .start()
         .expect("QEMU starts");
     machine
-        .wait_for("round 2 done", Duration::from_secs(120))
+        .wait_for("round 2 done", fixtures::LIMIT)
         .expect("the host runs");
     // It stands from here on, so that every command finds it where the one before left it. The host's reads and writes of
     // hyp's memory take turns, and the next one is to be a read.

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::qemu_orders::{open, place};
 use crate::run::{inspector, succeed};
 use crate::tables::{Root, check, number};
+pub(crate) use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use hyp::stats::Event;
 use inspector::target::rsp;
@@ -11,9 +12,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A machine whose host works.
 pub(crate) fn working(boot: &Boot) -> Machine {

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::run::{inspector, succeed};
 use crate::tables::{Root, check, number, written};
+pub(crate) use fixtures::LIMIT;
 use fixtures::{Boot, Cpu, Finally, Guests, Kernel, Machine};
 use serde_json::Value;
 use std::fs::File;
@@ -12,8 +13,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) const RAM: u64 = 0x4000_0000;
-/// Much more than a boot takes.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) fn arguments<'a>(machine: &'a Machine, rest: &[&'a str]) -> Vec<&'a str> {
     let vmlinux = machine.kernel().vmlinux.to_str().expect("a plain path");

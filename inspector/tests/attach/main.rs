@@ -2,6 +2,7 @@
 //! puts in order and tells of.
 
 use client::Client;
+use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use fixtures::terminal::{Look, Terminal};
 use fixtures::{Finally, Kernel};
@@ -10,7 +11,6 @@ use proxy::{Proxy, Session};
 use run::{Ran, inspector};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 mod abort_pane;
 #[path = "../support/client.rs"]
@@ -22,7 +22,6 @@ mod rounds;
 #[expect(dead_code, reason = "shared with tests that ask for more")]
 mod run;
 
-const LIMIT: Duration = Duration::from_secs(120);
 const CPUS: usize = 2;
 const INSPECTOR: &str = env!("CARGO_BIN_EXE_inspector");
 /// The breakpoints by which an inspector tells that it is there: the machine ran before, or it stood.

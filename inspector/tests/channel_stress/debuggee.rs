@@ -1,13 +1,11 @@
 //! A machine under hyp's own debugger, and what a test asks it.
 
 use crate::client::Client;
+pub(crate) use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use inspector::image::{Images, Symbol};
 use inspector::target::rsp;
 use std::time::Duration;
-
-/// Longer than anything takes on a busy computer.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a client waits for an answer before it asks again.
 const PATIENCE: Duration = Duration::from_secs(2);

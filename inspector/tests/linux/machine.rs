@@ -1,14 +1,12 @@
 //! A Linux that has come where a test wants it, and questions to it.
 
 use crate::run::{Ran, inspector};
+pub(crate) use fixtures::LIMIT;
 use fixtures::{Boot, Machine};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tempfile::TempDir;
 
-/// Much more than a boot takes.
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// Each machine has as many.
 pub(crate) const CPUS: u32 = 2;
 

@@ -4,6 +4,7 @@ use crate::compare::{
     PHYSICAL, VIRTUAL, assert_agree, assert_agree_on_damage, assert_keeps, assert_says, command,
     document, gdb, remote, test_script,
 };
+use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use serde_json::Value;
 use std::fs;
@@ -11,10 +12,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_secs(120);
 /// Asks QEMU whether memory packets are about physical addresses.
 const MODE: &str = "maint packet qqemu.PhyMemMode";
 

@@ -2,12 +2,10 @@
 
 use crate::compare::{assert_agree, document, gdb, remote};
 use crate::run::succeed;
+use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Cpu};
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
-
-const LIMIT: Duration = Duration::from_secs(120);
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")

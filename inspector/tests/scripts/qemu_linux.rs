@@ -5,11 +5,9 @@ use crate::compare::{
     document, gdb, remote, test_script,
 };
 use crate::run::succeed;
+use fixtures::LIMIT;
 use fixtures::{Boot, Cpu, Finally, Guests, Kernel, Machine};
-use std::time::Duration;
 use tempfile::TempDir;
-
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// Said when pKVM is.
 const UP: &str = "mode initialized successfully";
