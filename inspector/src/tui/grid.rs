@@ -259,32 +259,61 @@ fn details_column(buf: &mut Buffer, area: Rect, theme: Theme, rows: &[Row]) -> u
             return i;
         }
         let (left, rest) = match row.split_first() {
-            Some((first, rest)) if !rest.is_empty() => {
-                text(
-                    buf,
-                    area,
-                    area.x + 1,
-                    y,
-                    &first.text,
-                    theme.role(first.role),
-                );
-                (area.x + label + 3, rest)
-            }
+            Some((_, rest)) if !rest.is_empty() => (area.x + label + 3, rest),
             _ => (area.x + 1, row.as_slice()),
         };
-        let mut x = left;
-        for cell in rest {
-            let room = area.right().saturating_sub(left);
-            for word in cell.text.split(' ').flat_map(|word| pieces(word, room)) {
-                if x > left && x + width(&word) > area.right() {
-                    (x, y) = (left, y + 1);
-                }
-                x = text(buf, area, x, y, &word, theme.role(cell.role)) + 1;
-            }
+        let words = words(rest, left, area.right());
+        // A row whose end there is no room for goes on in the next column, or on the next screen.
+        let end = words.last().map_or(0, |word| word.y);
+        if i > 0 && y.saturating_add(end) >= area.bottom() {
+            return i;
         }
-        y += 1;
+        if let (Some(first), true) = (row.first(), row.len() > 1) {
+            let style = theme.role(first.role);
+            text(buf, area, area.x + 1, y, &first.text, style);
+        }
+        for word in words {
+            let (style, y) = (theme.role(word.role), y.saturating_add(word.y));
+            text(buf, area, word.x, y, &word.text, style);
+        }
+        y = y.saturating_add(end + 1);
     }
     rows.len()
+}
+
+/// A word of a value, and where it stands, its line counted from the value's first.
+struct Word {
+    text: String,
+    role: Role,
+    x: u16,
+    y: u16,
+}
+
+/// The words of a value that begins at `left`; what does not fit before `right` goes on below.
+fn words(cells: &[Cell], left: u16, right: u16) -> Vec<Word> {
+    let room = right.saturating_sub(left);
+    let (mut x, mut y) = (left, 0_u16);
+    let mut words = Vec::new();
+    for cell in cells {
+        for text in cell.text.split(' ').flat_map(|word| pieces(word, room)) {
+            if x > left && x.saturating_add(width(&text)) > right {
+                (x, y) = (left, y.saturating_add(1));
+            }
+            let next = x.saturating_add(width(&text)).saturating_add(1);
+            let role = cell.role;
+            words.push(Word { text, role, x, y });
+            x = next;
+        }
+    }
+    words
+}
+
+/// So many of them.
+pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
+    match number.into() {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
 }
 
 /// A size in bytes to four digits or so, where the exact one would be long.
@@ -382,6 +411,11 @@ mod tests {
         assert_eq!(line(0).trim_end(), " a  one two three");
         assert_eq!(line(1).trim_end(), "    four");
         assert_eq!(line(2).trim_end(), " b  x");
+
+        // There is no room for the end of the second.
+        let rows = [row("a", "x"), row("b", "one two three four")];
+        let shown = details(&mut buf, Rect::new(0, 0, 20, 2), theme, &rows);
+        assert_eq!(shown, 1);
 
         // A name without a space is longer than a line.
         let rows = [row("a", "at <impl_of_Hyp>::walk+0x21c here")];

@@ -164,14 +164,18 @@ impl Locks {
                 rows.push(row(
                     "waiting",
                     role,
-                    format!("{waiters} CPU(s), next ticket {}", t.next),
+                    format!("{}, next ticket {}", grid::count(waiters, "CPU"), t.next),
                 ));
             }
             Some(t) => rows.push(row("free", Role::Dim, format!("next ticket {}", t.next))),
             None => rows.push(row("tickets", Role::Problem, "could not be read".into())),
         }
         if let Some((time, captures)) = self.age(lock, capture, now) {
-            let text = format!("at least {}, in {captures} capture(s)", span(time));
+            let text = format!(
+                "at least {}, in {}",
+                span(time),
+                grid::count(captures, "capture")
+            );
             rows.push(row("age", Role::Plain, text));
         }
         if let Some(holder) = &lock.holder {

@@ -107,7 +107,7 @@ impl Vms {
     pub fn panel(&self, capture: &Capture) -> Option<Panel> {
         let vm = self.selected(capture)?;
         let title = format!("VM {:#x}", vm.handle);
-        let note = format!("{} vCPU(s)", vm.vcpus.len());
+        let note = grid::count(vm.vcpus.len() as u64, "vCPU");
         Some(Panel::new(title, note, vm_table(&capture.system, vm).rows))
     }
 }

@@ -234,10 +234,7 @@ fn about(tables: &Tables, capture: &Capture, regime: &RegimeCapture) -> Vec<Row>
     let mut rows = vec![
         row(
             "root",
-            match r.root_pages {
-                1 => format!("{:#x}, 1 page", r.root),
-                pages => format!("{:#x}, {pages} pages", r.root),
-            },
+            format!("{:#x}, {}", r.root, grid::count(r.root_pages, "page")),
         ),
         row(
             "start",
