@@ -445,11 +445,11 @@ impl Worker {
         if self.goal.is_some() && !self.running {
             return self.step_towards(report);
         }
+        if let Some(Goal::Ready { point, gates }) = self.goal.clone() {
+            return self.wait_for_host(point, &gates, report);
+        }
         match self.wait()? {
             Some(RunState::Running) => {
-                if let Some(Goal::Ready(point)) = self.goal {
-                    return self.look_for_host(point, report);
-                }
                 if self.follower.is_some() && self.stopped.elapsed() >= SAME {
                     control(self.open_machine()?)?.interrupt()?;
                     return self.stopped(Stop::Ours, report);

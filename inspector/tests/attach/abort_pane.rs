@@ -54,7 +54,7 @@ fn qemu_hyp_is_left_as_found_by_the_abort_pane() {
 }
 
 /// Each key of the pane, and what the screen says to it.
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 19] = [
     ("9", "no abort followed"),
     ("x", "there is no breakpoint to delete"),
     ("F--cpu 0\r", "follows only --cpu 0"),
@@ -62,7 +62,8 @@ const KEYS: [(&str, &str); 18] = [
     ("n", "signal 5  capture 3,"),
     ("s", "capture 4,"),
     ("o", "capture 5,"),
-    ("e", "─ 1 of 1 ─"),
+    // Told, and standing again.
+    ("e", "signal 5  capture 6,"),
     ("/refused\r", "none is like this (Esc clears the filter)"),
     ("\x1b", "─ 1 of 1 ─"),
     (
@@ -70,7 +71,8 @@ const KEYS: [(&str, &str); 18] = [
         "0..0x40201000 --cpu 0",
     ),
     // The panel of the other story.
-    ("A", "memory of hyp: its text"),
+    ("A", "signal 5  capture 7,"),
+    ("", "memory of hyp: its text"),
     // No more "armed, 1 of 2".
     ("D", "─ 1 of 2 CPUs ─"),
     ("bhost_order\r", "breakpoint at 0x4100"),
@@ -120,4 +122,38 @@ fn qemu_hyp_answers_to_each_key_of_the_abort_pane() {
     assert_eq!(outcomes.len(), 2, "{outcomes:?}");
     end(&mut terminal, "q");
     assert_free(&mut machine, true, "q");
+}
+
+/// A machine that has not executed anything: it stops at the host's first abort, of its first instruction.
+#[test]
+fn qemu_hyp_is_stopped_at_the_first_abort_of_all() {
+    let boot = Boot::hyp().expect("the image builds").cpus(2).paused();
+    let machine = boot.start().expect("QEMU starts");
+    let image = machine.image();
+    let [hyp, host] = [&image.hyp, &image.host].map(|path| path.display().to_string());
+    let gdb = machine.gdb();
+    let arguments = [
+        "tui",
+        gdb,
+        "--background",
+        "dark",
+        "--image",
+        &hyp,
+        "--image",
+        &host,
+    ];
+    let look = Look::dark(160, 50);
+    let mut terminal =
+        Terminal::start(Path::new(INSPECTOR), &arguments, Path::new("/"), look).expect("it starts");
+    for (keys, words) in [
+        ("9", "no abort followed"),
+        ("a", "signal 5"),
+        ("e", "─ 1 of 1 ─"),
+    ] {
+        terminal.send(keys).expect("it reads");
+        terminal.wait_for(words).expect("it is shown");
+    }
+    let screen = terminal.screen().contents();
+    assert!(screen.contains("host_start "), "{screen}");
+    end(&mut terminal, "q");
 }

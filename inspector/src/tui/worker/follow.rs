@@ -3,7 +3,7 @@
 use super::run::{Goal, WAIT, control};
 use super::{Machine, Report, Worker};
 
-use crate::abort::{FollowError, Follower, Story, Until, Wanted};
+use crate::abort::{FollowError, Follower, Gates, Story, Until, Wanted};
 use crate::image::Images;
 use crate::target::{Breakpoint, Registers, Target};
 use std::sync::Arc;
@@ -56,11 +56,9 @@ impl Worker {
         }
         let is_ready = plainly(Follower::is_ready(self.standing_machine()?.target()))?;
         if is_next && self.follower.is_none() && !is_ready {
-            return self.aim(
-                Goal::Ready(point),
-                "waiting for a host under stage 2",
-                report,
-            );
+            let gates = Gates::of(self.open_machine()?.parts().1);
+            let goal = Goal::Ready { point, gates };
+            return self.aim(goal, "waiting for a host under stage 2", report);
         }
         self.arm()?;
         self.report_following(report);
@@ -123,18 +121,28 @@ impl Worker {
         Ok(())
     }
 
-    /// A machine that was let run for a while may have a CPU under the host's stage 2 by now.
-    pub(super) fn look_for_host(
+    /// Lets the machine run for a while, or until a CPU comes under the host's stage 2. Between two such whiles it stands, so
+    /// that nothing is missed.
+    pub(super) fn wait_for_host(
         &mut self,
         point: Point,
+        gates: &Gates,
         report: &dyn Fn(Report),
     ) -> anyhow::Result<()> {
+        let breakpoints = self.breakpoints.clone();
         let machine = self.open_machine()?;
         control(machine)?.interrupt()?;
-        let is_ready = plainly(Follower::is_ready(machine.target()))?;
+        let is_ready = match gates.wait(machine.target(), WAIT) {
+            Err(error @ FollowError::Ended { .. }) => {
+                self.lost(error.to_string(), report);
+                return Ok(());
+            }
+            is_ready => plainly(is_ready)?,
+        };
+        keep(machine, &breakpoints)?;
         let hit = self.hit()?;
         if !is_ready && !hit {
-            return Ok(control(self.open_machine()?)?.resume()?);
+            return Ok(());
         }
         (self.goal, self.running) = (None, false);
         match hit {
@@ -264,7 +272,7 @@ impl Worker {
                 of(*cpu) || self.steps_of(*cpu).is_none_or(|known| known > *steps)
             }
             Goal::End { cpu } => of(*cpu) || self.steps_of(*cpu).is_none(),
-            Goal::Ready(_) | Goal::Behind { .. } | Goal::Write { .. } => false,
+            Goal::Ready { .. } | Goal::Behind { .. } | Goal::Write { .. } => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::follow::is_restart;
 use super::{Machine, Point, Report, Worker};
-use crate::abort::{self, Follower};
+use crate::abort::{self, Follower, Gates};
 use crate::addr::Span;
 use crate::arch::disassembly::{Flow, flow};
 use crate::model::Tickets;
@@ -55,7 +55,7 @@ pub struct Written {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Goal {
     /// A CPU under the host's stage 2; from there on to a point of a trap.
-    Ready(Point),
+    Ready { point: Point, gates: Gates },
     /// A CPU behind the function that it calls, its stack as it was.
     Behind {
         cpu: usize,
@@ -215,7 +215,10 @@ impl Worker {
             report(Report::Failed(format!("{what}: {reason}")));
             return Ok(());
         }
-        control.resume()?;
+        // Until there is a host under stage 2, the machine runs only while its gates are watched.
+        if !matches!(goal, Goal::Ready { .. }) {
+            control.resume()?;
+        }
         self.goal = Some(goal);
         self.running = true;
         self.stopped = Instant::now();
