@@ -43,9 +43,13 @@ fn take_places(machine: &Machine, free: usize) {
 fn follow(machine: &Machine, free: usize) -> Output {
     let wire = Wire::new();
     let child = start(&arguments(machine, wire.name(), &["abort", "--count", "1"]));
-    // A client's greeting frees all, and is answered before its next packet.
-    wire.carry(machine.channel(), 1, || {
-        take_places(machine, free);
+    let mut packets = 0;
+    wire.carry(machine.channel(), |_| {
+        // A client's greeting frees all, and is answered before its next packet.
+        if packets == 1 {
+            take_places(machine, free);
+        }
+        packets += 1;
         Then::Goes
     });
     child.wait_with_output().expect("it ends")

@@ -1,6 +1,6 @@
 //! A wire between a client and a gdb server that can be cut, or fall silent, at a given packet.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -40,10 +40,10 @@ impl Wire {
         &self.name
     }
 
-    /// Carries bytes between the next client and the server at `unix:PATH`, until either is gone. Where the client has sent
-    /// so many packets and begins another, `act` is called and says how it goes on. Returns how many the client has sent.
-    pub(crate) fn carry(&self, server: &str, packets: usize, act: impl FnOnce() -> Then) -> usize {
-        let (mut client, _) = self.listener.accept().expect("a client");
+    /// Carries bytes between the next client and the server at `unix:PATH`, until either is gone. Each packet of the client's
+    /// is given to `see` before it is passed on, which says how it goes on. Returns how many there were.
+    pub(crate) fn carry(&self, server: &str, mut see: impl FnMut(&str) -> Then) -> usize {
+        let (client, _) = self.listener.accept().expect("a client");
         let path = server.trim_start_matches("unix:");
         let mut server = UnixStream::connect(Path::new(path)).expect("a server");
         let mut replies = server.try_clone().expect("a socket");
@@ -52,22 +52,26 @@ impl Wire {
             let _ = std::io::copy(&mut replies, &mut out);
             let _ = out.shutdown(Shutdown::Both);
         });
-        let mut act = Some(act);
         let (mut sent, mut then) = (0, Then::Goes);
-        let mut byte = [0];
-        while client.read(&mut byte).unwrap_or(0) > 0 {
-            if byte == *b"$" {
-                if sent == packets
-                    && let Some(act) = act.take()
-                {
-                    then = act();
+        let mut bytes = Vec::new();
+        for byte in BufReader::new(&client).bytes().map_while(Result::ok) {
+            bytes.push(byte);
+            // A packet ends behind the two digits of its checksum; all else is one byte.
+            match *bytes {
+                [b'$', .., b'#', _, _] => {}
+                [b'$', ..] => continue,
+                _ => {}
+            }
+            if let [b'$', body @ .., _, _, _] = &*bytes {
+                if then == Then::Goes {
+                    then = see(&String::from_utf8_lossy(body));
                 }
                 sent += 1;
             }
             match then {
                 Then::Cut => break,
-                Then::Goes if server.write_all(&byte).is_err() => break,
-                Then::Mute | Then::Goes => {}
+                Then::Goes if server.write_all(&bytes).is_err() => break,
+                Then::Mute | Then::Goes => bytes.clear(),
             }
         }
         for stream in [&client, &server] {

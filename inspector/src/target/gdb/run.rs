@@ -78,6 +78,8 @@ pub(super) struct Machine {
     pub(super) before_write: Option<usize>,
     /// The CPU that was stepped last, if no other has run since.
     pub(super) stepped: Option<Stepped>,
+    /// The thread that QEMU was told to step, until that has ended.
+    pub(super) stepping: Option<String>,
     /// A client that was killed has stopped it: then it is left running if it runs.
     pub(super) ran_before: bool,
     /// The mark that may be set in QEMU.
@@ -98,6 +100,7 @@ impl Machine {
             breakpoints: Breakpoints::default(),
             before_write: None,
             stepped: None,
+            stepping: None,
             ran_before: false,
             mark: None,
         }
@@ -220,6 +223,7 @@ impl Machine {
         if !matches!(self.state, RunState::Stopped { .. }) {
             return Ok(());
         }
+        self.call_off_step(doing)?;
         let mut requests = self.breakpoints.removals();
         // `D` removes it.
         requests.extend(self.mark.filter(|_| !runs_on).map(Mark::remove));

@@ -206,15 +206,12 @@ impl Machine {
         };
         let ways = exclusive::ways_out(&code, pc);
         if ways.is_empty() {
-            let request = format!("vCont;s:{id}");
-            let stop = self.go_until_stop(doing, &request, STEP)?;
-            if !(self.breakpoints.qemu && stop.starts_with(b"T02")) {
-                return Ok((stop, code));
+            self.stepping = self.breakpoints.qemu.then(|| id.clone());
+            let mut stop = self.go_until_stop(doing, &format!("vCont;s:{id}"), STEP)?;
+            if stop.starts_with(b"T02") {
+                stop = self.call_off_step(doing)?.unwrap_or(stop);
             }
-            // A step that was interrupted QEMU calls off only for the CPU that `Hc` selects. Another one would stop behind one
-            // instruction when the machine runs on.
-            self.link.exchange(doing, &[format!("Hc{id}")])?;
-            let stop = self.go_until_stop(doing, &request, Duration::ZERO)?;
+            self.stepping = None;
             return Ok((stop, code));
         }
         let ways = ways.into_iter().map(Breakpoint::Code);
@@ -225,6 +222,18 @@ impl Machine {
         let stop = self.go_until_stop(doing, &format!("vCont;c:{id}"), STEP)?;
         self.remove_breakpoints(&added)?;
         Ok((stop, code))
+    }
+
+    /// Ends a step that an interrupt came before, on a machine that stands; returns the stop reply if there was one. QEMU calls
+    /// it off only for the CPU that `Hc` selects. Another one would stop behind one instruction when the machine runs on.
+    pub(super) fn call_off_step(&mut self, doing: &str) -> Result<Option<Vec<u8>>, TargetError> {
+        let Some(id) = self.stepping.clone() else {
+            return Ok(None);
+        };
+        self.link.exchange(doing, &[format!("Hc{id}")])?;
+        let stop = self.go_until_stop(doing, &format!("vCont;s:{id}"), Duration::ZERO)?;
+        self.stepping = None;
+        Ok(Some(stop))
     }
 
     /// The instructions at `pc` as the CPU sees them, as many as are readable.

@@ -454,6 +454,36 @@ fn a_machine_that_will_not_run_says_so() {
     );
 }
 
+/// The CPU does not come to it, and the first interrupt is not answered in time.
+#[test]
+fn a_step_that_was_broken_off_is_called_off_before_leaving() {
+    let mut qemu = Qemu::default();
+    let mut interrupts = 0;
+    let server = Server::start(b"", move |request, out| {
+        match request {
+            "p1" => encode("02".repeat(8).as_bytes(), out),
+            "vCont;s:02" => {}
+            "^C" => {
+                interrupts += 1;
+                if interrupts > 1 {
+                    encode(b"T02thread:01;", out);
+                }
+            }
+            _ => return qemu.answer(request, out),
+        }
+        true
+    });
+    let mut gdb = server.attach(SHORT_AFTER_WORDS).unwrap();
+    let error = gdb.run_control().unwrap().step(1).unwrap_err().to_string();
+    assert!(error.contains("it did not stop within"), "{error}");
+    drop(gdb);
+    let log = server.log();
+    let step = log.iter().position(|request| request == "vCont;s:02");
+    let log: Vec<_> = log[step.unwrap()..].iter().map(String::as_str).collect();
+    let called_off = ["vCont;s:02", "^C", "^C", "Hc02", "vCont;s:02", "^C"];
+    assert_eq!(log[..6], called_off, "{log:?}");
+}
+
 /// A server whose steps of the instruction `word` lead nowhere; returns how many it was asked for.
 fn steps_that_lead_nowhere(word: u32, stop: &'static str) -> usize {
     let mut qemu = Qemu::default();
