@@ -4,8 +4,11 @@ use crate::client::Client;
 use crate::qemu_hyp::{arguments, working};
 use crate::rounds::goes_on;
 use crate::run::inspector;
-use fixtures::qemu::Boot;
+use crate::wire::{Then, Wire};
+use fixtures::qemu::{Boot, Machine};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
 
 /// Asks for what never comes.
 const NEVER: [&str; 3] = ["abort", "--ipa", "0x1000..0x2000"];
@@ -17,6 +20,25 @@ pub(crate) fn start(line: &[&str]) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     child.spawn().expect("the program runs")
+}
+
+/// One that waits for what never comes, and has come so far that it lets the machine run with its breakpoints set.
+pub(crate) fn armed(machine: &Machine) -> Child {
+    let wire = Wire::new();
+    let child = start(&arguments(machine, wire.name(), &NEVER));
+    let gdb = machine.gdb().to_owned();
+    let (runs, it_runs) = channel();
+    thread::spawn(move || {
+        wire.carry(&gdb, |packet| {
+            if packet == "vCont;c" {
+                // Said again and again, for who has heard it once.
+                let _ = runs.send(());
+            }
+            Then::Goes
+        })
+    });
+    it_runs.recv().expect("it lets the machine run");
+    child
 }
 
 pub(crate) fn signal(child: &Child, name: &str) {
@@ -31,14 +53,8 @@ pub(crate) fn signal(child: &Child, name: &str) {
 #[test]
 fn interrupted_while_armed_it_lets_the_machine_run_on() {
     let mut machine = working(&Boot::hyp().expect("the image builds").cpus(2));
-    let gdb = machine.gdb().to_owned();
-    let line: Vec<String> = arguments(&machine, &gdb, &NEVER)
-        .iter()
-        .map(|word| (*word).to_owned())
-        .collect();
-    let line: Vec<&str> = line.iter().map(String::as_str).collect();
     for name in ["-INT", "-TERM"] {
-        let child = start(&line);
+        let child = armed(&machine);
         goes_on(&mut machine);
         signal(&child, name);
         let output = child.wait_with_output().expect("it ends");
@@ -66,11 +82,7 @@ fn a_machine_that_stood_stands_afterwards_and_has_no_breakpoints() {
 #[test]
 fn a_machine_that_ends_is_one_sentence() {
     let machine = working(&Boot::hyp().expect("the image builds").cpus(2));
-    let gdb = machine.gdb().to_owned();
-    let mut line = arguments(&machine, &gdb, &NEVER);
-    line.retain(|word| *word != "--json");
-    let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
-    let child = start(&line.iter().map(String::as_str).collect::<Vec<_>>());
+    let child = armed(&machine);
     drop(machine);
     let output = child.wait_with_output().expect("it ends");
     let errors = String::from_utf8(output.stderr).expect("text");

@@ -1,7 +1,7 @@
 //! A machine that is not what it was when it was armed.
 
 use crate::qemu_hyp::{LIMIT, arguments, working};
-use crate::qemu_leaving::start;
+use crate::qemu_leaving::{armed, start};
 use crate::qemu_linux;
 use crate::qemu_linux_touches::{LEVEL_0, Obedient};
 use crate::rounds::goes_on;
@@ -14,9 +14,7 @@ use std::io::{BufRead, BufReader};
 fn a_machine_that_restarts_is_one_sentence_and_is_followed_anew() {
     let mut machine = working(&Boot::hyp().expect("the image builds").cpus(2));
     let gdb = machine.gdb().to_owned();
-    // What never comes.
-    let never = ["abort", "--ipa", "0x1000..0x2000"];
-    let child = start(&arguments(&machine, &gdb, &never));
+    let child = armed(&machine);
     goes_on(&mut machine);
     machine.reset().expect("QEMU restarts it");
     let output = child.wait_with_output().expect("it ends");
