@@ -12,5 +12,7 @@ fn main() {
             // Sections stand at pages anyway, and the file need not be padded to 64 KiB.
             println!("cargo::rustc-link-arg-bin={binary}=-zmax-page-size=4096");
         }
+        // hyp.ld has it loaded. The built-in host is part of what it is made from.
+        println!("cargo::rustc-link-arg-bin=hyp-image=--build-id=sha1");
     }
 }

@@ -52,11 +52,13 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let mut problems = target.problems();
     let Some(mut description) = describe(target, images, &mut problems)? else {
         // Whoever gives hyp's own image does not look for a kernel.
-        let linux = images.file_of(VARIABLE).is_none() || images.kernel().is_some();
+        let hyp = images.file_of(VARIABLE).is_some() || images.has_others();
+        let linux = !hyp || images.kernel().is_some();
         if linux && let Some(system) = pkvm::capture(target, images, &mut cpus, &mut problems)? {
             return Ok(system);
         }
-        if target.description()?.is_none()
+        if !images.has_others()
+            && target.description()?.is_none()
             && let Err(error) = images.place(VARIABLE)
         {
             problems.push(format!(
@@ -133,6 +135,7 @@ fn describe(
     {
         problems.push(error.to_string());
     }
+    own::keep_running(target, images, problems)?;
     if images.file_of(VARIABLE).is_some() {
         return own::describe(target, images, problems);
     }

@@ -3,6 +3,7 @@
 //! Whatever is looked up is noted, so that a snapshot can carry just the symbols and members that
 //! were used ([`Images::notes`]) and be opened without the files ([`Images::recall`]).
 
+mod build_id;
 mod dwarf;
 mod elf;
 mod frames;
@@ -10,7 +11,8 @@ pub mod kernel;
 mod lines;
 mod types;
 
-use crate::addr::hex;
+use crate::addr::{Span, hex};
+pub(crate) use build_id::{BuildId, build_id, id_text};
 use elf::Elf;
 pub(crate) use frames::{Activation, Caller, Rules};
 use frames::{CallFrames, RulesAt};
@@ -112,6 +114,9 @@ pub enum Shape {
 struct Notes {
     /// The file that the places came from.
     file: String,
+    /// Its build id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    build_id: Option<String>,
     /// Segments: where the program is linked and where it is loaded.
     segments: Vec<Segment>,
     /// Places by path.
@@ -150,10 +155,21 @@ struct Segment {
     size: u64,
 }
 
+impl Segment {
+    /// Where linked addresses are loaded to, if all of them are.
+    fn phys_of(&self, linked: Span) -> Option<Span> {
+        let offset = linked.start.wrapping_sub(self.virt);
+        let is_whole = Span::new(self.virt, self.size).covers(linked);
+        is_whole.then(|| Span::new(self.phys.wrapping_add(offset), linked.size))
+    }
+}
+
 /// The programs a machine runs, as far as the user gave their files.
 #[derive(Default)]
 pub struct Images {
     files: Vec<Elf>,
+    /// Those that are of other builds than what runs.
+    others: Vec<Elf>,
     kernel: Option<Kernel>,
     recalled: Option<Notes>,
     /// What it remembers of call frames.
@@ -256,6 +272,43 @@ impl Images {
         })
     }
 
+    /// The build id of the file that defines a variable, or of the notes that remember it.
+    pub(crate) fn build_id_of(&self, variable: &str) -> Option<String> {
+        let mut files = self.files.iter();
+        match files.find(|file| file.address_of(variable).is_some()) {
+            Some(file) => Some(id_text(&file.build_id()?.id)),
+            None => self.recalled.as_ref()?.build_id.clone(),
+        }
+    }
+
+    /// Uses, of the files that define a variable and have a build id, only those that run. All of them are asked about
+    /// each time: a machine may start anew with another build.
+    ///
+    /// # Errors
+    /// Those of `runs`.
+    pub(crate) fn keep_running<E>(
+        &mut self,
+        variable: &str,
+        mut runs: impl FnMut(&str, &BuildId) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        self.files.append(&mut self.others);
+        let files = self.files.iter();
+        let running = files.map(|file| match file.build_id() {
+            Some(id) if file.address_of(variable).is_some() => runs(file.name(), id),
+            _ => Ok(true),
+        });
+        let running: Vec<bool> = running.collect::<Result<_, E>>()?;
+        let mut running = running.into_iter();
+        let others = self.files.extract_if(.., |_| running.next() == Some(false));
+        self.others = others.collect();
+        Ok(())
+    }
+
+    /// Whether a file is of another build than what runs.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// Where a variable or a part of one is: `HYP.host.lock`. `[]` stands for the first element of
     /// an array or a slice: `HYP.regions[].base`. Wrappers of a single member (newtypes,
     /// `UnsafeCell`, `MaybeUninit`, atomics) need not be named.
@@ -273,6 +326,7 @@ impl Images {
             (Some(file), _) => {
                 self.used.file = file.name().to_owned();
                 self.used.segments = file.segments().to_vec();
+                self.used.build_id = file.build_id().map(|id| id_text(&id.id));
                 file.place(variable, path)?
             }
             (None, Some(notes)) => {
@@ -283,6 +337,7 @@ impl Images {
                 })?;
                 self.used.file.clone_from(&notes.file);
                 self.used.segments.clone_from(&notes.segments);
+                self.used.build_id.clone_from(&notes.build_id);
                 place.clone()
             }
             (None, None) => {
@@ -300,10 +355,9 @@ impl Images {
     pub fn load_address(&self, address: u64) -> Option<u64> {
         let files = self.files.iter().flat_map(Elf::segments);
         let recalled = self.recalled.iter().flat_map(|notes| &notes.segments);
-        files.chain(recalled).find_map(|segment| {
-            let offset = address.checked_sub(segment.virt)?;
-            (offset < segment.size).then(|| segment.phys.wrapping_add(offset))
-        })
+        let place = Span::new(address, 1);
+        let mut places = files.chain(recalled).map(|segment| segment.phys_of(place));
+        places.find_map(|place| Some(place?.start))
     }
 
     /// All functions, variables and labels, in order of address.

@@ -16,6 +16,8 @@ pub(super) struct Description {
     /// Where the facts came from.
     pub(super) source: String,
     pub(super) release: Option<String>,
+    /// Of the file that was given, if it has one.
+    pub(super) build_id: Option<String>,
     /// The layout's letter: series of patches, see [`Layout::a`].
     pub(super) profile: String,
     /// Bytes of a page.
@@ -97,6 +99,9 @@ impl Description {
         };
         let release = self.release.as_deref().unwrap_or("of unknown release");
         fact("hypervisor".to_owned(), format!("hyp {release}"));
+        if let Some(id) = &self.build_id {
+            fact("build id".to_owned(), id.clone());
+        }
         fact("layout profile".to_owned(), self.profile.clone());
         fact(
             "physvirt offset".to_owned(),
@@ -217,6 +222,7 @@ pub(super) fn parse(text: &str) -> Result<Description, String> {
     Ok(Description {
         source: SOURCE.to_owned(),
         release: Some(text.release),
+        build_id: None,
         profile: text.layout.profile,
         granule: text.granule.max(1),
         physvirt_offset: text.physvirt_offset,

@@ -1,9 +1,11 @@
 //! The road by symbols and types: hyp's variable `HYP`, read out of the machine's memory.
 
+mod build;
 mod calls;
 mod parked;
 mod variable;
 
+pub(super) use build::keep_running;
 pub(super) use calls::add as add_calls;
 pub(super) use parked::uncover;
 
@@ -100,6 +102,7 @@ pub(super) fn describe(
     Ok(Some(Description {
         source,
         release,
+        build_id: images.build_id_of(VARIABLE),
         profile: profile.unwrap_or_default(),
         granule: GRANULE,
         physvirt_offset,

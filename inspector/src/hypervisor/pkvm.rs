@@ -24,8 +24,8 @@ use super::layout::Layout;
 use super::meaning::Meaning;
 use super::memory::Memory;
 use crate::addr::Span;
-use crate::image::Images;
 use crate::image::kernel::{GUEST_RAM, Kernel};
+use crate::image::{Images, id_text};
 use crate::model::{Cpu, Fact, Pool, RegimeCapture, Symbols, System};
 use crate::target::{Target, TargetError};
 use gather::Leads;
@@ -133,9 +133,7 @@ fn find(
                 Build::Other(_) => {}
             }
         }
-        let id = kernel
-            .build_id()
-            .map_or_else(|| "none".to_owned(), locate::hex);
+        let id = kernel.build_id().map_or_else(|| "none".to_owned(), id_text);
         // One found in RAM is of a machine that has started again since.
         if kernel.source() != GUEST_RAM {
             refused = Some((kernel.source().to_owned(), id));
@@ -147,7 +145,7 @@ fn find(
         problems.push(match running.as_deref().and_then(Kernel::build_id) {
             Some(running) => format!(
                 "{file} is not the kernel that runs: its build id is {id}, the running kernel's is {}; names and types are taken from guest RAM instead",
-                locate::hex(running)
+                id_text(running)
             ),
             None => format!(
                 "{file} (build id {id}) is not the kernel that runs here, or no kernel runs yet; no other was found in RAM"

@@ -1,3 +1,4 @@
+mod builds;
 mod damage;
 mod machine;
 mod memory_only;

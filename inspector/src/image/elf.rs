@@ -1,5 +1,6 @@
 //! One ELF file: symbols, load addresses, and the way to its debug information.
 
+use super::build_id::BuildId;
 use super::frames::{CallFrames, Rules, RulesAt, Sections};
 use super::lines::{Function, Lines};
 use super::types::Types;
@@ -15,6 +16,8 @@ pub(super) struct Elf {
     /// Mangled names with their addresses are looked up here; the rest shows names demangled.
     symbols: Vec<Symbol>,
     segments: Vec<Segment>,
+    /// Which build it is of, if what is loaded tells it.
+    build_id: Option<BuildId>,
     /// What is wrong with the debug information, or the types in it.
     types: Result<Types, String>,
     /// Its lines, once they were asked for.
@@ -40,7 +43,7 @@ impl Elf {
                 "a core file, not a program; give it as TARGET instead".to_owned(),
             ));
         }
-        let segments = file
+        let segments: Vec<_> = file
             .elf_program_headers()
             .iter()
             .filter(|segment| segment.p_type(LittleEndian) == PT_LOAD)
@@ -62,6 +65,7 @@ impl Elf {
         Ok(Self {
             name: name.to_owned(),
             symbols: symbols(&file),
+            build_id: BuildId::of_file(file.elf_program_headers(), &segments, bytes),
             segments,
             types: Types::load(section),
             lines: None,
@@ -82,6 +86,11 @@ impl Elf {
     /// What is loaded where.
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Which build it is of, if what is loaded tells it.
+    pub(super) fn build_id(&self) -> Option<&BuildId> {
+        self.build_id.as_ref()
     }
 
     /// The linked address of a symbol.

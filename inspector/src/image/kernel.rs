@@ -241,6 +241,6 @@ impl Kernel {
 
 #[cfg(test)]
 #[path = "../../tests/support/kernel/mod.rs"]
-mod made;
+pub(crate) mod made;
 #[cfg(test)]
 mod tests;

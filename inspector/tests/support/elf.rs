@@ -67,6 +67,8 @@ pub(crate) struct Program {
     pub(crate) others: Vec<(&'static str, u32, Vec<u8>)>,
     /// A segment whose bytes are in the file: linked address, contents.
     pub(crate) text: Option<(u64, Vec<u8>)>,
+    /// A segment of notes: linked address, contents.
+    pub(crate) notes: Option<(u64, Vec<u8>)>,
 }
 
 impl Program {
@@ -86,14 +88,18 @@ impl Program {
         }
         let others = self.others.iter();
         sections.extend(others.map(|(name, kind, data)| Section::new(name, *kind, data.clone())));
-        let mut file = link(&self.segments, sections);
+        let mut segments = self.segments.clone();
+        let notes = self.notes.iter();
+        segments.extend(notes.map(|(linked, bytes)| (*linked, 0, bytes.len() as u64)));
+        let mut file = link(&segments, sections);
         if let (Some((linked, bytes)), Some((first, ..))) = (&self.text, self.segments.first()) {
             assert_eq!(linked, first, "the first segment is the text");
-            // Offset and size in the file of the first program header.
-            let at = file.len() as u64;
-            file[64 + 8..][..8].copy_from_slice(&at.to_le_bytes());
-            file[64 + 32..][..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-            file.extend(bytes);
+            fill_segment(&mut file, 0, bytes);
+        }
+        if let Some((_, bytes)) = &self.notes {
+            let last = self.segments.len();
+            file[64 + 56 * last] = 4; // PT_NOTE
+            fill_segment(&mut file, last, bytes);
         }
         file
     }
@@ -215,6 +221,15 @@ fn members(dwarf: &mut DwarfUnit, record: &Record, tag: gimli::DwTag) -> UnitEnt
         entry.set(gimli::DW_AT_type, AttributeValue::UnitRef(of));
     }
     id
+}
+
+/// Puts the bytes of a segment into the file.
+fn fill_segment(file: &mut Vec<u8>, index: usize, bytes: &[u8]) {
+    let header = 64 + 56 * index;
+    let at = file.len() as u64;
+    file[header + 8..][..8].copy_from_slice(&at.to_le_bytes());
+    file[header + 32..][..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    file.extend(bytes);
 }
 
 struct Section {

@@ -224,7 +224,10 @@ impl<'a> Variable<'a> {
     }
 }
 
-fn read(target: &mut dyn Target, span: Span) -> Result<Result<Vec<u8>, ReadError>, TargetError> {
+pub(super) fn read(
+    target: &mut dyn Target,
+    span: Span,
+) -> Result<Result<Vec<u8>, ReadError>, TargetError> {
     let answer = target.read_phys(&[span])?.pop();
     Ok(answer.unwrap_or(Err(ReadError::Unbacked(span))))
 }

@@ -5,6 +5,7 @@ use super::vms::names_data;
 use super::{Linux, locate};
 use crate::addr::Span;
 use crate::hypervisor::layout::{Layout, States};
+use crate::image::id_text;
 use crate::image::kernel::{GUEST_RAM, NVHE};
 use crate::model::{Hypervisor, HypervisorKind, Symbol, Symbols, View};
 
@@ -104,7 +105,7 @@ impl Linux<'_, '_> {
             .unwrap_or("of unknown release")
             .to_owned();
         self.fact("kernel", format!("Linux {release}"), source.clone());
-        if let Some(id) = self.kernel.build_id().map(locate::hex) {
+        if let Some(id) = self.kernel.build_id().map(id_text) {
             self.fact("build id", id, source.clone());
         }
         if let Some(base) = locate::linked_base(self.kernel) {

@@ -2,8 +2,8 @@
 
 use super::super::memory::{Memory, NotYet};
 use crate::addr::Span;
-use crate::image::Images;
 use crate::image::kernel::{Kernel, find_in_ram};
+use crate::image::{Images, build_id};
 use crate::model::Cpu;
 use crate::target::TargetError;
 
@@ -179,30 +179,6 @@ fn notes_span(kernel: &mut Kernel) -> Option<Span> {
     (size > 0 && size <= NOTES_LIMIT).then(|| Span::new(start, size))
 }
 
-/// The build id in ELF notes: name `GNU`, type 3.
-fn build_id(notes: &[u8]) -> Option<&[u8]> {
-    let mut rest = notes;
-    loop {
-        let (header, after) = rest.split_at_checked(12)?;
-        let number = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let (name_size, size) = (number(0) as usize, number(4) as usize);
-        let name = after.get(..name_size)?;
-        let after = after.get(name_size.checked_next_multiple_of(4)?..)?;
-        let contents = after.get(..size)?;
-        if name == b"GNU\0" && number(8) == 3 {
-            return Some(contents);
-        }
-        rest = after.get(size.checked_next_multiple_of(4)?..)?;
-    }
-}
-
-/// A build id as people write it.
-pub(super) fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Looks for a kernel in guest RAM, where nothing else tells its names: around EL2's vectors, which are part of it, or
 /// everywhere. Leaves it in `images`.
 pub(super) fn in_memory(
@@ -234,38 +210,4 @@ pub(super) fn in_memory(
         images.set_kernel(found.kernel);
     }
     Ok(location)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn note(name: &[u8], kind: u32, contents: &[u8]) -> Vec<u8> {
-        let mut note = Vec::new();
-        for number in [name.len() as u32, contents.len() as u32, kind] {
-            note.extend(number.to_le_bytes());
-        }
-        for part in [name, contents] {
-            note.extend(part);
-            note.resize(note.len().next_multiple_of(4), 0);
-        }
-        note
-    }
-
-    #[test]
-    fn the_build_id_is_the_gnu_note_of_type_3() {
-        let id = [7_u8; 20];
-        let other = note(b"Linux\0", 0x100, b"salt");
-        let wanted = note(b"GNU\0", 3, &id);
-        let notes = [other.clone(), wanted.clone()].concat();
-        assert_eq!(build_id(&notes), Some(&id[..]));
-        assert_eq!(build_id(&wanted), Some(&id[..]));
-        assert_eq!(build_id(&other), None);
-        assert_eq!(build_id(&[0; 64]), None);
-        assert_eq!(build_id(&[0xff; 64]), None);
-        for cut in 0..wanted.len() {
-            assert_eq!(build_id(&wanted[..cut]), None, "{cut}");
-        }
-        assert_eq!(hex(&[0, 0xab]), "00ab");
-    }
 }

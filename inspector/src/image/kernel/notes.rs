@@ -4,6 +4,7 @@ use super::types::Answers;
 use super::{CallFrames, Contents, Kernel, KernelTypes, NVHE, Symbol};
 use crate::addr::{Span, hex};
 use crate::image::frames::RulesAt;
+use crate::image::id_text;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -61,7 +62,7 @@ impl Piece {
     pub(super) fn new(linked: u64, bytes: &[u8]) -> Self {
         Self {
             linked,
-            bytes: to_hex(bytes),
+            bytes: id_text(bytes),
         }
     }
 
@@ -86,7 +87,7 @@ impl Kernel {
         KernelNotes {
             source: self.source.clone(),
             release: self.release.clone(),
-            build_id: self.build_id.as_deref().map(to_hex),
+            build_id: self.build_id.as_deref().map(id_text),
             symbols: symbols.collect(),
             types: self.types().map(str::to_owned).map_err(str::to_owned),
             answers: self
@@ -111,10 +112,6 @@ impl Kernel {
         kernel.call_frames = CallFrames::recall(&notes.call_frames);
         kernel
     }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
