@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +47,12 @@ def look(target: Target) -> Iterator[States]:
 
 def _system(target: Target, files: list[Elf], record: own.Record | None, parked: own.Record | None) -> System:
     hyp = next((elf for elf in files if elf.symbol("HYP")), None)
+    other = own.other_build(target.memory, hyp) if hyp else None
     if target.description:
-        return own.system(target.description, target.memory, target.cpus, hyp)
+        found = own.system(target.description, target.memory, target.cpus, None if other else hyp)
+        return replace(found, problems=[*found.problems, other]) if other else found
+    if other:
+        raise Problem(other)
     if hyp and record:
         description = own.read(target.memory, hyp, record)
         cpus = own.uncovered(target.memory, hyp, parked, target.cpus) if parked else target.cpus

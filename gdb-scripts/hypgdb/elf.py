@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PT_LOAD, PT_NOTE, SHT_SYMTAB = 1, 4, 2
+NT_GNU_BUILD_ID = 3
 EM_AARCH64 = 183
 SYMBOL_SIZE = 24
 
@@ -143,11 +144,32 @@ class Elf:
     def notes(self) -> Iterator[tuple[bytes, int, bytes]]:
         """Owner, type and content of each note."""
         for segment in self.segments:
+            if segment.type == PT_NOTE:
+                yield from _notes(self.data[segment.offset : segment.offset + segment.file_size])
+
+    def loaded_build_id(self) -> tuple[Span, bytes] | None:
+        """Where the notes with the build id are loaded to, physically, and the id."""
+        for segment in self.segments:
             if segment.type != PT_NOTE:
                 continue
-            at, end = segment.offset, min(segment.offset + segment.file_size, len(self.data))
-            while at + 12 <= end:
-                name_size, size, kind = struct.unpack_from("<III", self.data, at)
-                content = at + 12 + (name_size + 3 & ~3)
-                yield self.data[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind, self.data[content : content + size]
-                at = content + (size + 3 & ~3)
+            pa, notes = self.load_address(segment.va), self.content(segment.va, segment.file_size)
+            found = build_id(notes) if notes else None
+            if pa is not None and found:
+                return Span(pa, segment.file_size), found
+        return None
+
+
+def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        content = at + 12 + (name_size + 3 & ~3)
+        if content + size > len(data):
+            return
+        yield data[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind, data[content : content + size]
+        at = content + (size + 3 & ~3)
+
+
+def build_id(notes: bytes) -> bytes | None:
+    """The GNU build id among the notes of a program."""
+    return next((content for owner, kind, content in _notes(notes) if (owner, kind) == (b"GNU", NT_GNU_BUILD_ID)), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import descriptors
+from .elf import build_id
 from .memory import Memory, Problem, Span
 from .system import HOST, HYP, Cpu, Field, Layout, LockPlace, System
 
@@ -118,6 +119,27 @@ def read(memory: Memory, elf: Elf, record: Record) -> Description:
         ],
         locks=locks,
         problems=problems,
+    )
+
+
+def other_build(memory: Memory, elf: Elf) -> str | None:
+    """What tells that another build runs than hyp's ELF file is of. Every build begins with its id."""
+    wanted = elf.loaded_build_id()
+    if wanted is None:
+        return None
+    notes, here = wanted
+    try:
+        data = memory.read(notes.start, notes.size)
+    except Problem:
+        # Not in the file that this machine is.
+        return None
+    there = build_id(data)
+    # Where nothing is loaded yet, hyp has not started.
+    if there == here or not any(data):
+        return None
+    running = f"the running hyp's is {there.hex()}" if there else f"there is none at {notes.start:#x}"
+    return (
+        f"{elf.path} is not the hyp that runs: its build id is {here.hex()}, {running}; give gdb the file of that build"
     )
 
 

@@ -7,10 +7,11 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from simulated import LINEAR, RAM, Words
 
-from hypgdb.elf import Elf, Symbol
+from hypgdb.elf import Elf, Symbol, build_id
 from hypgdb.memory import Problem, Span, parse_memory_tree
-from hypgdb.own import parse
+from hypgdb.own import other_build, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,62 @@ def test_what_is_no_elf_file(tmp_path: Path) -> None:
             Elf(str(path))
     with pytest.raises(Problem, match="cannot read it"):
         Elf(str(tmp_path / "none"))
+
+
+def note(owner: bytes, kind: int, content: bytes) -> bytes:
+    """An ELF note."""
+    head = struct.pack("<III", len(owner), len(content), kind)
+    return head + owner.ljust(len(owner) + 3 & ~3, b"\0") + content.ljust(len(content) + 3 & ~3, b"\0")
+
+
+def build_of(path: Path, notes: bytes, va: int = LINEAR + RAM.start) -> Elf:
+    """A file of a program that begins with notes, and whose notes are said to be at an address."""
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, 0, 64, 0, 0, 64, 56, 2, 64, 0, 0)
+    at, size = 64 + 2 * 56, len(notes)
+    segments = struct.pack("<IIQQQQQQ", 1, 5, at, LINEAR + RAM.start, RAM.start, size, size, 1)
+    segments += struct.pack("<IIQQQQQQ", 4, 4, at, va, 0, size, size, 4)
+    path.write_bytes(header + segments + notes)
+    return Elf(str(path))
+
+
+def memory_of(data: bytes) -> Words:
+    """RAM that begins with these bytes."""
+    data = data.ljust(len(data) + 7 & ~7, b"\0")
+    return Words({RAM.start + at: int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)})
+
+
+ID = note(b"GNU\0", 3, b"this build")
+
+
+def test_the_build_id_is_the_gnu_note_of_type_3() -> None:
+    salt = note(b"Linux\0", 0x100, b"salt")
+    assert build_id(ID) == build_id(salt + ID) == b"this build"
+    assert all(build_id(ID[:cut]) is None for cut in range(len(ID) - 2))
+    for other in (salt, bytes(64), b"\xff" * 64, note(b"GNU\0", 1, b"abi")):
+        assert build_id(other) is None
+
+
+def test_another_build_than_the_file_is_told_by_both_ids(tmp_path: Path) -> None:
+    path = tmp_path / "hyp.elf"
+    elf = build_of(path, ID)
+    assert other_build(memory_of(ID), elf) is None
+    said = f"{path} is not the hyp that runs: its build id is {b'this build'.hex()}, "
+    behind = "; give gdb the file of that build"
+    other = memory_of(note(b"GNU\0", 3, b"another id"))
+    assert other_build(other, elf) == f"{said}the running hyp's is {b'another id'.hex()}{behind}"
+    assert other_build(memory_of(b"code" * 9), elf) == f"{said}there is none at 0x40000000{behind}"
+
+
+def test_builds_that_cannot_be_compared(tmp_path: Path) -> None:
+    path = tmp_path / "hyp.elf"
+    elf = build_of(path, ID)
+    assert other_build(Words(), elf) is None, "nothing is loaded yet"
+    assert other_build(Words(ram=Span(0x8000_0000, 0x1000)), elf) is None, "memory is not there"
+    running = memory_of(note(b"GNU\0", 3, b"another id"))
+    assert other_build(running, build_of(path, note(b"GNU\0", 1, b"abi"))) is None
+    assert other_build(running, build_of(path, ID[:-4])) is None
+    assert other_build(running, build_of(path, ID, va=0)) is None
 
 
 DESCRIPTION = {

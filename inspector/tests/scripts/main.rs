@@ -3,6 +3,7 @@
 //! Modules begin with `qemu` so that nextest runs no more of them at once than the computer bears.
 
 mod compare;
+mod qemu_builds;
 mod qemu_commands;
 mod qemu_hyp;
 mod qemu_linux;
