@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use vt100::{Color, MouseProtocolMode, Screen};
 
@@ -225,7 +225,14 @@ fn terminal_runs_and_stops_the_machine_and_saves_it() {
     seen(&terminal, "capture 1,");
     send(&terminal, "c");
     seen(&terminal, "running");
-    seen(&terminal, "capture 3,");
+    // It is captured as it runs; each capture is on the screen for a second.
+    let wait = terminal.wait("another capture", |screen| {
+        let contents = screen.contents();
+        let numbers = contents.split("capture ").skip(1);
+        let mut numbers = numbers.filter_map(|rest| rest.split_once(',')?.0.parse::<u64>().ok());
+        numbers.any(|number| number > 2).then_some(())
+    });
+    wait.expect("it is shown");
     send(&terminal, "i");
     seen(&terminal, "stopped");
     send(&terminal, &format!("w\x15{path}\r"));
@@ -240,10 +247,11 @@ fn terminal_runs_and_stops_the_machine_and_saves_it() {
 
 #[test]
 fn terminal_is_not_taken_for_a_target_that_is_not_there() {
-    // Nothing listens on a port that was just let go.
+    // Nothing listens on a client's own port, which nobody else gets as long as it is there.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
+    let client = TcpStream::connect(listener.local_addr().expect("an address"));
+    let address = client.as_ref().expect("it is connected").local_addr();
+    let address = address.expect("an address").to_string();
     let mut terminal = inspector(&["tui", &address], LOOK);
     assert_eq!(terminal.wait_end().expect("it ends"), 3);
     let screen = terminal.screen().contents();
@@ -277,15 +285,20 @@ impl Server {
         })
     }
 
-    fn cut(&self) {
-        for (client, demo) in self.connections.lock().expect("no panic").drain(..) {
-            client.shutdown(Shutdown::Both).expect("it is open");
+    /// Nobody is served again before the guard is dropped.
+    fn cut(&self) -> MutexGuard<'_, Vec<(TcpStream, Demo)>> {
+        let mut connections = self.connections.lock().expect("no panic");
+        for (client, demo) in connections.drain(..) {
+            // It may have gone by itself.
+            let _ = client.shutdown(Shutdown::Both);
             drop(demo);
         }
+        connections
     }
 }
 
 fn serve(client: TcpStream, connections: &Mutex<Vec<(TcpStream, Demo)>>) -> io::Result<()> {
+    let mut connections = connections.lock().expect("no panic");
     let demo = demo::start()?;
     let server = TcpStream::connect(demo.address())?;
     for stream in [&client, &server] {
@@ -299,7 +312,7 @@ fn serve(client: TcpStream, connections: &Mutex<Vec<(TcpStream, Demo)>>) -> io::
             let _ = to.shutdown(Shutdown::Both);
         });
     }
-    connections.lock().expect("no panic").push((client, demo));
+    connections.push((client, demo));
     Ok(())
 }
 
@@ -310,16 +323,18 @@ fn terminal_says_that_the_link_is_lost_and_that_it_is_back() {
     let terminal = inspector(&["tui", &address, "--background", "dark"], LOOK);
     seen(&terminal, "capture 1,");
     // Both while the machine stands and while it runs.
-    server.cut();
+    let cut = server.cut();
     seen(&terminal, "link lost");
+    drop(cut);
     seen(&terminal, "the link is back");
     send(&terminal, "c");
     seen(&terminal, "running");
-    server.cut();
+    let cut = server.cut();
     seen(&terminal, "link lost");
     // The last capture can still be looked at.
     send(&terminal, "4");
     seen(&terminal, "pages of RAM");
+    drop(cut);
     seen(&terminal, "the link is back");
     seen(&terminal, "stopped");
     send(&terminal, "q");

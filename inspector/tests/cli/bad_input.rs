@@ -39,10 +39,14 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_port_where_nothing_listens() {
+    // A client's own port, which nobody else gets as long as it is there.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
-    fail(["list", &address], "connection refused");
+    let client = TcpStream::connect(listener.local_addr().expect("an address"));
+    let address = client.as_ref().expect("it is connected").local_addr();
+    fail(
+        ["list", &address.expect("an address").to_string()],
+        "connection refused",
+    );
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Long enough for a busy computer; no test that passes waits for it.
-pub(crate) const PATIENT: Duration = Duration::from_secs(30);
+/// Long enough for a busy computer, also where Linux boots up to a stop; no test that passes waits for it.
+pub(crate) const PATIENT: Duration = fixtures::LIMIT;
 /// Where `virt` has its RAM; QEMU puts the device tree at its start.
 const RAM: u64 = 0x4000_0000;
 const DEVICE_TREE_MAGIC: [u8; 4] = [0xd0, 0x0d, 0xfe, 0xed];

@@ -7,13 +7,12 @@ use inspector::arch::walk::walk_together;
 use inspector::hypervisor;
 use inspector::image::Images;
 use inspector::target::{self, Target};
-use std::time::Duration;
 
 /// The registers and the tables of the host and the hypervisor are what issue 4 limits; the whole has some more.
 fn assert_few(cpu: Cpu) {
     let boot = Boot::linux(Kernel::Linux7).expect("a kernel");
     let linux = Linux::boot(boot.cpu(cpu).guests(Guests::All), &["init: idle"]);
-    let target = target::open(linux.machine.gdb(), Duration::from_secs(30)).expect("it answers");
+    let target = target::open(linux.machine.gdb(), fixtures::LIMIT).expect("it answers");
     let mut target = Counted { target, waits: 0 };
     let vmlinux = linux.machine.kernel().vmlinux.clone();
     let mut images = Images::open(&[vmlinux]).expect("it is a kernel");
