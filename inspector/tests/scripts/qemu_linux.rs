@@ -9,9 +9,6 @@ use fixtures::LIMIT;
 use fixtures::{Boot, Cpu, Finally, Guests, Kernel, Machine};
 use tempfile::TempDir;
 
-/// Said when pKVM is.
-const UP: &str = "mode initialized successfully";
-
 fn boot(kernel: Kernel, cpu: Cpu) -> Boot {
     let boot = Boot::linux(kernel).expect("the kernel is there");
     boot.cpu(cpu).cpus(2).guests(Guests::All)
@@ -94,9 +91,13 @@ fn linux_7_is_stopped_where_its_el2_runs() {
     el2_is_stopped_where_it_runs(Kernel::Linux7, Cpu::Max);
 }
 
-/// While Linux boots it touches most of its memory for the first time.
+/// When it runs on, a process touches what no CPU has touched yet.
 fn el2_is_stopped_where_it_runs(kernel: Kernel, cpu: Cpu) {
-    let machine = stopped(&boot(kernel, cpu), UP);
+    /// QEMU's PCIe window of 512 GiB.
+    const WINDOW: &str = "device 0x8000000000";
+    let boot = boot(kernel, cpu).finally(Finally::Obey);
+    let mut machine = stopped(&boot, "init: obeys");
+    machine.tell(WINDOW).expect("it listens");
     let vmlinux = machine.kernel().vmlinux.clone();
     let connect = remote(machine.gdb());
     let said = gdb(
@@ -137,10 +138,11 @@ fn el2_is_stopped_where_it_runs(kernel: Kernel, cpu: Cpu) {
     assert_agree_on_held_locks(&stopped, machine.gdb(), &images);
 }
 
-/// gdb finds types soon in the file that has them, which `list` opens.
+/// gdb finds types soon in the file that has them, which `list` opens. Nothing is mapped any more, so that no CPU has the lock.
 #[test]
 fn values_of_linux_7_print_as_what_they_say() {
-    let machine = stopped(&boot(Kernel::Linux7, Cpu::Max), UP);
+    let boot = boot(Kernel::Linux7, Cpu::Max).guests(Guests::None);
+    let machine = stopped(&boot, "init: idle");
     let said = gdb(
         &machine.kernel().vmlinux,
         &[
