@@ -63,6 +63,7 @@ impl State {
     /// Keys that run the machine by and by.
     pub(super) fn run_control(&mut self, action: Action, effects: &mut Vec<Effect>) {
         let cpu = self.abort.cpu;
+        let mut tell = |command| effects.push(Effect::Worker(command));
         let command = match action {
             _ if self.link != Link::Up => {
                 return self.complain("the link is lost; it is tried every second");
@@ -70,9 +71,10 @@ impl State {
             _ if !self.live => return self.complain("this target is a file: it does not run"),
             Action::Break => return self.ask(PromptKind::Break),
             Action::Wanted => return self.ask(PromptKind::Wanted),
-            Action::Disarm => Command::Disarm,
+            // These run nothing.
+            Action::Disarm => return tell(Command::Disarm),
             Action::Unbreak => match self.abort.breakpoint() {
-                Some(pc) => Command::Unbreak(pc),
+                Some(pc) => return tell(Command::Unbreak(pc)),
                 None if self.abort.breakpoints.is_empty() => {
                     return self.complain("there is no breakpoint to delete");
                 }

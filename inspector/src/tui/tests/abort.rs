@@ -101,6 +101,10 @@ fn keys_run_the_cpu_that_is_shown() {
         commands(press(&mut state, "vvvjx")),
         [Command::Unbreak(0x40_4020_0150)]
     );
+    // A key that runs the machine is obeyed at once after those that do not.
+    assert_eq!(commands(press(&mut state, "D")), [Command::Disarm]);
+    assert_eq!(commands(press(&mut state, "s")), [Command::Step(2)]);
+    stands(&mut state);
     for keys in ["b0x3\n", "bnowhere\n"] {
         assert_eq!(commands(press(&mut state, keys)), []);
         assert!(screen_text(&state).contains("is no symbol and no address of an instruction"));
