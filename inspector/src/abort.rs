@@ -81,6 +81,19 @@ impl Story {
             Cause::Call(_) => None,
         }
     }
+
+    /// All that this CPU mapped for an abort: the leaf around the address, or, of kernels that ask for several blocks at
+    /// once, all of them.
+    pub fn mapped(&self) -> Option<Span> {
+        let Outcome::Mapped { leaf, .. } = self.outcome else {
+            return None;
+        };
+        let seen = self
+            .fault()
+            .and_then(|fault| fault.choice.as_ref()?.seen)
+            .filter(|seen| seen.covers(leaf));
+        Some(seen.unwrap_or(leaf))
+    }
 }
 
 /// An address in a program, by name where it has one.

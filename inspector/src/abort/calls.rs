@@ -2,6 +2,7 @@
 
 use super::Call;
 use super::difference::sides;
+use super::trap::HOST_STAGE2;
 use crate::addr::Span;
 use crate::model::System;
 use crate::target::Registers;
@@ -71,7 +72,7 @@ pub(super) fn call(before: &System, registers: &Registers) -> Call {
 /// The host's granule, in bytes.
 fn page_size(system: &System) -> u64 {
     let mut regimes = system.regimes.iter();
-    let host = regimes.find(|regime| regime.name == "host-s2");
+    let host = regimes.find(|regime| regime.name == HOST_STAGE2);
     host.map_or(4096, |host| host.regime.granule.bytes())
 }
 

@@ -181,6 +181,9 @@ impl Following {
                     text = format!("{text}: {} at {:#x}", size_text(range.size), range.start);
                     self.see_choice(range);
                 }
+                if self.has_looked() {
+                    self.fill_choice();
+                }
             }
             Role::Reached | Role::Transition | Role::Panic => {}
         }

@@ -61,9 +61,11 @@ pub fn fault(system: &System, registers: &Registers) -> Option<Fault> {
     Some(fault)
 }
 
-/// The owner that an annotation names.
+/// The owner that an annotation names. One that is there while an entry is changed names none.
 fn annotated(entry: &Entry) -> Option<Owner> {
-    entry.owner.filter(|_| entry.kind == EntryKind::Annotation)
+    let is_annotation = entry.kind == EntryKind::Annotation;
+    let owner = entry.owner.filter(|_| is_annotation);
+    owner.filter(|owner| *owner != Owner::Locked)
 }
 
 /// RAM, and whether an annotation keeps it from the host.
@@ -105,4 +107,31 @@ fn section(system: &System, pa: u64) -> Option<String> {
 pub fn page(system: &System, pa: u64, size: u64) -> Option<OwnerRange> {
     let range = system.owners.iter().find(|range| range.pa.contains(pa))?;
     range.clip(Span::new(pa & !(size - 1), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abort::Memory;
+    use crate::abort::testing::before;
+
+    #[test]
+    fn an_entry_that_is_being_changed_is_nobodys() {
+        let mut system = before();
+        let mut entries = system.regimes[0].entries.iter_mut();
+        let entry = entries.find(|entry| entry.kind == EntryKind::Annotation);
+        let entry = entry.expect("hyp's");
+        let ipa = entry.leaf.ia;
+        let words = [
+            ("ESR_EL2", 0x9200_0007),
+            ("FAR_EL2", ipa),
+            ("HPFAR_EL2", ipa >> 12 << 4),
+        ];
+        let words = words.map(|(name, word)| (name.to_owned(), word));
+        let registers = Registers(words.into());
+        entry.owner = Some(Owner::Locked);
+        let memory = |system| fault(system, &registers).expect("an abort").memory;
+        assert!(matches!(memory(&system), Memory::Ram { .. }));
+        assert!(matches!(memory(&before()), Memory::Taken { .. }));
+    }
 }

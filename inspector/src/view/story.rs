@@ -13,7 +13,7 @@ use crate::abort::{
 use crate::addr::Span;
 use crate::arch::desc::{Attributes, Shape};
 use crate::arch::esr;
-use crate::model::{OwnerRange, Tickets};
+use crate::model::{Owner, OwnerRange, Tickets};
 
 /// Bytes of one page, of which most kernels have the smallest.
 const ONE_PAGE: u64 = 4096;
@@ -59,7 +59,14 @@ pub fn story_tables(story: &Story) -> Vec<(String, Table)> {
 /// The outcome in one clause.
 pub fn outcome_text(story: &Story) -> String {
     match &story.outcome {
-        Outcome::Mapped { leaf, .. } => format!("mapped, {}", span_text(*leaf)),
+        Outcome::Mapped { leaf, .. } => match story.mapped() {
+            Some(mapped) if mapped != *leaf => format!(
+                "mapped, {} in leaves of {}",
+                span_text(mapped),
+                size_text(leaf.size)
+            ),
+            _ => format!("mapped, {}", span_text(*leaf)),
+        },
         Outcome::AlreadyMapped { leaf, by } => {
             let by = by.map_or_else(|| "another CPU".to_owned(), |cpu| format!("CPU {cpu}"));
             let leaf = leaf.map_or_else(String::new, |leaf| format!(", {}", span_text(leaf)));
@@ -270,8 +277,9 @@ pub fn fault_walk_table(walk: &Walk) -> Table {
     if let (Some(row), Some(entry)) = (table.rows.last_mut(), &walk.entry)
         && let (Some(owner), Some(cell)) = (entry.owner_text(), row.last_mut())
     {
-        let state = entry
-            .state
+        // What stands there while an entry is changed is no owner.
+        let state = entry.state.filter(|_| entry.owner != Some(Owner::Locked));
+        let state = state
             .map(|state| format!("{state} of "))
             .unwrap_or_default();
         cell.text = format!("{} {state}{owner}", cell.text)
@@ -288,13 +296,17 @@ pub fn choice_text(choice: &Choice) -> String {
         size_text(choice.hole.size),
         choice.hole_level
     );
-    match choice.range() {
+    let text = match choice.range() {
         Some(range) => format!(
             "range: {}, in the {hole}, in {}",
             span_text(range),
             choice.region
         ),
         None => format!("range: none fits the {hole} and {}", choice.region),
+    };
+    match choice.seen.filter(|seen| Some(*seen) != choice.range()) {
+        Some(seen) => format!("{text}; seen: {}", span_text(seen)),
+        None => text,
     }
 }
 
@@ -528,7 +540,7 @@ pub fn story_row(story: &Story) -> Row {
         }
     };
     let size = match &story.outcome {
-        Outcome::Mapped { leaf, .. } => Some(leaf.size),
+        Outcome::Mapped { .. } => story.mapped().map(|mapped| mapped.size),
         Outcome::AlreadyMapped { leaf, .. } => leaf.map(|leaf| leaf.size),
         _ => None,
     };

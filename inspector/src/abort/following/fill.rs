@@ -1,7 +1,6 @@
 //! Steps of a trap that no stop showed, and that follow from what was before and after.
 
 use super::{Following, HOST_STAGE2, host_lock};
-use crate::abort::choice::Choice;
 use crate::abort::{Cause, Outcome, Stage, Step, Word};
 use crate::addr::size_text;
 use crate::model::System;
@@ -10,21 +9,17 @@ impl Following {
     /// Steps that follow from what was before and after, where no stop showed them.
     pub(super) fn fill(&mut self, after: &System) {
         let stages: Vec<Stage> = self.story.steps.iter().map(|step| step.stage).collect();
-        if let Some(fault) = self.story.fault() {
-            let choice = fault.choice.as_ref().and_then(Choice::range);
-            let seen = match &self.story.outcome {
-                Outcome::Mapped { leaf, .. } => Some(*leaf),
-                _ => None,
-            };
-            if let Some(range) = choice.filter(|_| seen.is_some() || stages.contains(&Stage::Map)) {
-                let text = format!("chooses {} at {:#x}", size_text(range.size), range.start);
-                self.insert(Stage::Choose, text);
-            }
-            if let (Some(leaf), Cause::Abort(fault)) = (seen, &mut self.story.cause)
-                && let Some(choice) = &mut fault.choice
-            {
-                choice.seen.get_or_insert(leaf);
-            }
+        let leaf = match &self.story.outcome {
+            Outcome::Mapped { leaf, .. } => Some(*leaf),
+            _ => None,
+        };
+        if leaf.is_some() || stages.contains(&Stage::Map) {
+            self.fill_choice();
+        }
+        if let (Some(leaf), Cause::Abort(fault)) = (leaf, &mut self.story.cause)
+            && let Some(choice) = &mut fault.choice
+        {
+            choice.seen.get_or_insert(leaf);
         }
         if !self.story.writes.is_empty() && !stages.contains(&Stage::Map) {
             let text = match self.story.writes.len() {
@@ -48,6 +43,24 @@ impl Following {
         }
     }
 
+    /// The range was chosen before it was mapped: the one that was asked for, or else the one that the rule gives.
+    pub(super) fn fill_choice(&mut self) {
+        let steps = &self.story.steps;
+        if steps.iter().any(|step| step.stage == Stage::Choose) {
+            return;
+        }
+        let choice = self.story.fault().and_then(|fault| fault.choice.as_ref());
+        let Some((choice, rule)) = choice.and_then(|choice| Some((choice, choice.range()?))) else {
+            return;
+        };
+        let range = choice.seen.unwrap_or(rule);
+        let mut text = format!("chooses {} at {:#x}", size_text(range.size), range.start);
+        if range != rule {
+            text.push_str(&format!(", not the {} of the rule", size_text(rule.size)));
+        }
+        self.insert(Stage::Choose, text);
+    }
+
     /// What follows from mappings that are gone and were no RAM's: they can come back by themselves, so they are unmapped
     /// when there is no table page left.
     fn recycled(&self) -> Option<String> {
@@ -60,10 +73,15 @@ impl Following {
         });
         let gone = gone.filter(|write| !is_ram(write.ia)).count();
         let freed = self.story.changes.tables_freed.len();
+        let count = |count: usize, one: &str, many: &str| match count {
+            1 => format!("1 {one}"),
+            count => format!("{count} {many}"),
+        };
         (gone > 0).then(|| {
             format!(
-                "the pool was exhausted: unmaps what is no RAM, {gone} entries, which frees {freed} table pages, and \
-                 tries once more"
+                "the pool was exhausted: unmaps what is no RAM, {}, which frees {}, and tries once more",
+                count(gone, "entry", "entries"),
+                count(freed, "table page", "table pages")
             )
         })
     }

@@ -80,6 +80,37 @@ fn mapping_in(mut system: System) -> (Following, Plan) {
     (following, plan)
 }
 
+#[test]
+fn the_range_is_chosen_by_the_time_it_is_mapped() {
+    let (mut following, _) = mapping();
+    let stages = |story: &Story| -> Vec<_> { story.steps.iter().map(|step| step.stage).collect() };
+    let (look_up, choose, map) = (Stage::LookUp, Stage::Choose, Stage::Map);
+    let before = stages(&following.story);
+    assert!(before.ends_with(&[look_up, choose, map]), "{before:?}");
+    // It is told of once.
+    following.fill_choice();
+    assert_eq!(stages(&following.story), before);
+}
+
+/// Older kernels ask for all blocks of 1 GiB in a hole of 512 GiB.
+#[test]
+fn a_range_that_is_asked_for_is_the_one_that_is_chosen() {
+    let (mut following, _) = mapping();
+    following
+        .story
+        .steps
+        .retain(|step| step.stage != Stage::Choose);
+    following.see_choice(Span::new(RAM, 1 << 30));
+    following.fill_choice();
+    let mut steps = following.story.steps.iter();
+    let chosen = steps.find(|step| step.stage == Stage::Choose);
+    let chosen = chosen.map(|step| step.text.as_str());
+    assert_eq!(
+        chosen,
+        Some("chooses 1G at 0x40000000, not the 2M of the rule")
+    );
+}
+
 /// 6.1's kallsyms has no data symbols.
 #[test]
 fn what_is_written_under_an_unknown_lock_is_told() {

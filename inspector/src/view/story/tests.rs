@@ -68,7 +68,15 @@ fn a_range_that_the_rule_does_not_give_is_a_problem() {
         let table = choice_table(choice);
         let last = table.rows.last().and_then(|row| row.last());
         assert_eq!(last.map(|cell| cell.role), Some(Role::Problem));
+        let text = choice_text(choice);
+        assert!(text.ends_with("; seen: 1G at 0x40000000"), "{text}");
     }
+    assert_eq!(
+        outcome_text(&story),
+        "mapped, 1G at 0x40000000 in leaves of 2M"
+    );
+    let size = story_row(&story).into_iter().nth(4);
+    assert_eq!(size.map(|cell| cell.text).as_deref(), Some("1G"));
 }
 
 /// S1PTW: the address that was translated is none of the page that was read.

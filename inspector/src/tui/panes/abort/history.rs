@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// How many aborts are remembered.
 const MOST: usize = 10_000;
+/// Columns beside bars and names of regions.
+const NUMBERS: u16 = 31;
 
 /// An abort that was followed to its end.
 #[derive(Clone, Debug)]
@@ -171,7 +173,10 @@ impl History {
             },
         );
         let most = bars.iter().map(|bar| bar.aborts).max().unwrap_or(1);
-        let room = usize::from(area.width / 4).max(4);
+        // The bars have what the names leave.
+        let longest = bars.iter().map(|bar| grid::width(&bar.place)).max();
+        let room = area.width.saturating_sub(NUMBERS + longest.unwrap_or(0));
+        let room = usize::from(room.min(area.width / 4).max(4));
         let lines: Vec<_> = cursor
             .window(bars.len())
             .map(|i| {
@@ -216,10 +221,11 @@ impl History {
                 });
             let bar = &mut bars[at];
             bar.aborts += 1;
-            match &story.story.outcome {
-                Outcome::Mapped { leaf, .. } => bar.mapped = bar.mapped.saturating_add(leaf.size),
-                Outcome::Refused { .. } => bar.refused += 1,
-                _ => {}
+            if let Some(mapped) = story.story.mapped() {
+                bar.mapped = bar.mapped.saturating_add(mapped.size);
+            }
+            if matches!(story.story.outcome, Outcome::Refused { .. }) {
+                bar.refused += 1;
             }
         }
         bars.sort_by_key(|bar| std::cmp::Reverse(bar.aborts));
@@ -232,6 +238,7 @@ fn place(story: &Story) -> String {
     match &story.cause {
         Cause::Abort(fault) => match &fault.memory {
             Memory::Ram { region } => format!("RAM {region}"),
+            Memory::Mmio { gap, owner: None } => format!("no RAM {gap}"),
             other => memory_text(other),
         },
         Cause::Call(call) => call.name.clone().unwrap_or_else(|| "hypercall".to_owned()),
@@ -251,7 +258,7 @@ fn spans(story: &Story) -> Vec<Span> {
     let ipa = story.fault().and_then(|fault| fault.ipa);
     let mut spans: Vec<_> = ipa.map(|ipa| Span::new(ipa, 1)).into_iter().collect();
     spans.extend(match &story.outcome {
-        Outcome::Mapped { leaf, .. } => Some(*leaf),
+        Outcome::Mapped { .. } => story.mapped(),
         Outcome::AlreadyMapped { leaf, .. } => *leaf,
         _ => None,
     });
