@@ -198,7 +198,8 @@ pub(super) fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, note
         text(buf, area, from, area.y, &line, theme.dim());
     };
     line(buf, area.x, area.x + 1);
-    let x = text(buf, area, area.x + 2, area.y, title, theme.title()) + 1;
+    let title = shorten(title, area.width.saturating_sub(3));
+    let x = text(buf, area, area.x + 2, area.y, &title, theme.title()) + 1;
     let at = area.right().saturating_sub(width(note) + 2);
     if note.is_empty() || at <= x + 1 {
         line(buf, x, area.right());

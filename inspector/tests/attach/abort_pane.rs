@@ -157,3 +157,66 @@ fn qemu_hyp_is_stopped_at_the_first_abort_of_all() {
     assert!(screen.contains("host_start "), "{screen}");
     end(&mut terminal, "q");
 }
+
+/// A machine that does what it is told, the pane on it, and the root of its host's stage 2. Only aborts there are followed.
+fn obedient(kernel: Kernel) -> (Machine, Terminal, u64) {
+    let boot = Boot::linux(kernel).expect("a kernel").cpu(Cpu::CortexA72);
+    let boot = boot.cpus(CPUS as u32).finally(Finally::Obey);
+    let mut machine = boot.start().expect("QEMU starts");
+    machine.wait_for("init: obeys", LIMIT).expect("init runs");
+    let gdb = machine.gdb().to_owned();
+    let vmlinux = machine.kernel().vmlinux.display().to_string();
+    let info = inspector(["info", &gdb, "--image", &vmlinux, "--json"].map(str::to_owned));
+    let info: serde_json::Value = serde_json::from_str(&info.stdout).expect("JSON");
+    let root = info["regimes"][0]["root"].as_str().expect("a root");
+    let root = u64::from_str_radix(root.trim_start_matches("0x"), 16).expect("a number");
+    let arguments = ["tui", &gdb, "--background", "dark", "--image", &vmlinux];
+    let look = Look::dark(160, 50);
+    let terminal =
+        Terminal::start(Path::new(INSPECTOR), &arguments, Path::new("/"), look).expect("it starts");
+    terminal.wait_for("capture 1,").expect("a capture");
+    let only = format!("--ipa {root:#x}..{:#x}", root + 0x1000);
+    for (keys, words) in [
+        (format!("9F{only}\r"), only.as_str()),
+        ("A".to_owned(), "▶ running"),
+    ] {
+        terminal.send(&keys).expect("it reads");
+        terminal.wait_for(words).expect("it is shown");
+    }
+    machine
+        .tell(&format!("read {root:#x}"))
+        .expect("it listens");
+    (machine, terminal, root)
+}
+
+/// An entry more in the root, which EL2 counts in the record of that page.
+#[test]
+fn qemu_linux_7_says_who_writes_the_record_of_a_page() {
+    let (mut machine, mut terminal, root) = obedient(Kernel::Linux7);
+    terminal.wait_for("─ refused ─").expect("the root is hyp's");
+    terminal.send("urecord\r").expect("it reads");
+    terminal.wait_for("waiting for a write").expect("it runs");
+    // What an entry at level 0 covers, of which nothing is mapped yet.
+    machine.tell("device 0x10000000000").expect("it listens");
+    let title = format!("the record of page {root:#x} was written");
+    terminal.wait_for(&title).expect("it is counted");
+    for words in [
+        "__kvm_nvhe_hyp_get_page+0x",
+        "host held by this CPU",
+        "host-pool held by this CPU",
+        "__kvm_nvhe_handle_host_mem_abort",
+    ] {
+        terminal.wait_for(words).expect("it is told");
+    }
+    end(&mut terminal, "q");
+}
+
+/// 6.1 has no other answer to a touch of hyp's memory. A run to the next refused one ends there, too.
+#[test]
+fn qemu_linux_6_1_is_stopped_in_its_panic() {
+    let (_machine, mut terminal, _) = obedient(Kernel::Linux61);
+    for words in ["─ panic ─", "the hypervisor panicked at"] {
+        terminal.wait_for(words).expect("it panics");
+    }
+    end(&mut terminal, "q");
+}

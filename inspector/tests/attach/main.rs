@@ -5,7 +5,7 @@ use client::Client;
 use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use fixtures::terminal::{Look, Terminal};
-use fixtures::{Finally, Kernel};
+use fixtures::{Cpu, Finally, Kernel};
 use inspector::target::rsp::from_hex;
 use proxy::{Proxy, Session};
 use run::{Ran, inspector};

@@ -7,7 +7,8 @@ mod history;
 mod stages;
 
 use super::{Focus, below, split};
-use crate::abort::Story;
+use crate::abort::trap::HOST_STAGE2;
+use crate::abort::{Outcome, Story};
 use crate::model::Cpu;
 use crate::tui::capture::Capture;
 use crate::tui::grid;
@@ -21,7 +22,7 @@ use crate::view::{self, Cell, Role};
 use history::{History, Told};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use stages::Way;
+use stages::{Idle, Way};
 use std::sync::Arc;
 
 /// What the pane shows; where there is room, the code stands above any other.
@@ -214,7 +215,7 @@ impl Abort {
             .system
             .regimes
             .iter()
-            .position(|regime| regime.name == "host-s2");
+            .position(|regime| regime.name == HOST_STAGE2);
         if let Some((host, ipa)) = host.zip(ipa) {
             let in_ram = capture.owner_at(ipa).is_some();
             return Focus {
@@ -238,7 +239,7 @@ impl Abort {
         self.history.selected().filter(|_| shown)
     }
 
-    /// The last abort of the CPU, if it was followed and its registers still tell of it.
+    /// The last abort of the CPU, if it was followed and its registers still tell of it, or it panicked there.
     fn ended(&self, capture: &Capture) -> Option<&Told> {
         let registers = &self.cpu(capture)?.registers;
         let told = self.history.last_of(self.cpu)?;
@@ -246,7 +247,11 @@ impl Abort {
         let same = registers.get("ESR_EL2") == Some(told.story.esr)
             && registers.get("HPFAR_EL2") == Some(fault.hpfar)
             && registers.get("FAR_EL2") == Some(fault.far);
-        same.then_some(told)
+        // A panic may be an exception of EL2's own, of which the registers tell then.
+        let exit = told.story.road.exit.as_ref().map(|exit| exit.pc);
+        let is_panic = matches!(told.story.outcome, Outcome::Panic { .. });
+        let stands = is_panic && exit.is_some() && registers.get("pc") == exit;
+        (same || stands).then_some(told)
     }
 
     /// The abort that the CPU is in, if it is followed.
@@ -255,13 +260,14 @@ impl Abort {
     }
 
     /// What is said where there is no abort whose stages could be shown.
-    fn idle(&self) -> String {
+    fn idle(&self) -> Idle {
         let followed = self.followed.to_string();
-        match (self.armed, followed.is_empty()) {
-            (false, true) => "no abort followed".to_owned(),
-            (false, false) => format!("no abort followed; {followed}"),
-            (true, true) => "armed; this CPU is in no abort".to_owned(),
-            (true, false) => format!("armed for {followed}"),
+        Idle {
+            why: match self.armed {
+                false => "no abort followed",
+                true => "armed; this CPU is in no abort",
+            },
+            only: (!followed.is_empty()).then(|| format!("only {followed}")),
         }
     }
 

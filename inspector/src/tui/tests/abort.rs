@@ -523,6 +523,6 @@ fn what_is_armed_is_said_before_there_is_an_abort() {
         following(&mut state, Vec::new());
         assert!(screen_text(&state).contains("armed; this CPU is in no abort"));
         press(&mut state, "F--call share\n");
-        assert!(screen_text(&state).contains("armed for --call share"));
+        assert!(screen_text(&state).contains("only --call share"));
     }
 }

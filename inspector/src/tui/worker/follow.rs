@@ -3,7 +3,7 @@
 use super::run::{Goal, WAIT, control};
 use super::{Machine, Report, Worker};
 
-use crate::abort::{FollowError, Follower, Gates, Story, Until, Wanted};
+use crate::abort::{self, FollowError, Follower, Gates, Story, Until, Wanted};
 use crate::image::Images;
 use crate::target::{Breakpoint, Registers, Target};
 use std::sync::Arc;
@@ -267,7 +267,10 @@ impl Worker {
                     entry.is_some() && entry == stands
                 })
             }
-            Goal::Outcome(until) => ended.iter().any(|story| until.is_met(story)),
+            // Nothing comes after a panic.
+            Goal::Outcome(until) => ended.iter().any(|story| {
+                until.is_met(story) || matches!(story.outcome, abort::Outcome::Panic { .. })
+            }),
             Goal::Stage { cpu, steps } => {
                 of(*cpu) || self.steps_of(*cpu).is_none_or(|known| known > *steps)
             }

@@ -29,10 +29,18 @@ impl Way<'_> {
     }
 }
 
+/// What is said where there is none.
+pub(super) struct Idle {
+    /// Why.
+    pub(super) why: &'static str,
+    /// Which ones are followed, where it is not all.
+    pub(super) only: Option<String>,
+}
+
 /// The stages in one line, and what was done last below it.
 pub(super) fn draw_line(
     way: Option<Way<'_>>,
-    idle: &str,
+    idle: &Idle,
     theme: Theme,
     area: Rect,
     buf: &mut Buffer,
@@ -53,22 +61,26 @@ pub(super) fn draw_line(
             let text = last.map_or_else(String::new, |step| step.text.clone());
             (text, theme.role(Role::Plain))
         }
-        None => (idle.to_owned(), theme.dim()),
+        None => {
+            let words = [Some(idle.why), idle.only.as_deref()];
+            let words: Vec<_> = words.into_iter().flatten().collect();
+            (words.join("; "), theme.dim())
+        }
     };
     let area = below(area, 1);
     let text = grid::shorten(&text, area.width.saturating_sub(2));
     grid::text(buf, area, area.x + 1, area.y, &text, style);
 }
 
-/// The stages one below the other, each with what was done, and how it ended.
+/// The stages one below the other, each with what was done, and how it ended, or which ones are followed.
 pub(super) fn draw_column(
     way: Option<Way<'_>>,
-    idle: &str,
+    idle: &Idle,
     theme: Theme,
     area: Rect,
     buf: &mut Buffer,
 ) {
-    let title = way.map_or(idle, |way| match way.ended {
+    let title = way.map_or(idle.why, |way| match way.ended {
         true => way.story.outcome.name(),
         false => "under way",
     });
@@ -88,19 +100,16 @@ pub(super) fn draw_column(
             }
         }
     }
-    let Some(way) = way.filter(|way| way.ended) else {
-        return;
+    let (text, style) = match way.filter(|way| way.ended) {
+        Some(Way { story, .. }) => (
+            outcome_text(story),
+            theme.role(outcome_role(&story.outcome)),
+        ),
+        None => (idle.only.clone().unwrap_or_default(), theme.dim()),
     };
     area = below(area, 1);
-    for line in grid::wrap(&outcome_text(way.story), area.width.saturating_sub(2)) {
-        grid::text(
-            buf,
-            area,
-            area.x + 1,
-            area.y,
-            &line,
-            theme.role(outcome_role(&way.story.outcome)),
-        );
+    for line in grid::wrap(&text, area.width.saturating_sub(2)) {
+        grid::text(buf, area, area.x + 1, area.y, &line, style);
         area = below(area, 1);
     }
 }
