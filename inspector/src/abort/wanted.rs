@@ -11,7 +11,7 @@ pub struct Wanted {
     /// Only aborts at IPAs in this range, B not included
     ///
     /// Addresses of bytes, decimal or 0x…, such as 0x40200000..0x40400000.
-    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "call")]
+    #[arg(long, value_name = "A..B", value_parser = parse_ipas, conflicts_with = "call")]
     pub ipa: Option<Span>,
     /// Only those of this CPU
     ///
@@ -30,6 +30,17 @@ pub struct Wanted {
     /// functions only.
     #[arg(long)]
     pub steps: bool,
+}
+
+/// Reads a range that an abort can be in: for one in an empty range everybody waited for ever.
+fn parse_ipas(text: &str) -> Result<Span, String> {
+    match parse_range(text)? {
+        Span { size: 0, .. } => Err(
+            "no address is in it, for B is not part: expected A..B with A below B, such as 0x40000000..0x40200000"
+                .to_owned(),
+        ),
+        range => Ok(range),
+    }
 }
 
 impl fmt::Display for Wanted {

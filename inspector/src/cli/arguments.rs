@@ -382,6 +382,8 @@ mod tests {
             "abort --until never",
             "abort --count 2 --until mapped",
             "abort --call share --ipa 0..1",
+            "abort --ipa 5..1",
+            "abort --ipa 0x1000..0x1000",
             "check",
         ] {
             assert!(parse(line).is_err(), "{line}");

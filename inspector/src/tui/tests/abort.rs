@@ -419,6 +419,7 @@ fn what_is_followed_is_said_in_the_words_of_the_command_line() {
         ("F--cpu x\n", "invalid value 'x' for '--cpu <N>'"),
         ("Fshare\n", "unexpected argument 'share' found"),
         ("F--ipa 5..1\n", "expected A..B with A not above B"),
+        ("F--ipa 5..5\n", "no address is in it"),
     ] {
         assert_eq!(commands(press(&mut state, keys)), []);
         let screen = screen_text(&state);
