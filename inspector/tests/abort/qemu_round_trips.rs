@@ -8,13 +8,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
-/// Attaching, finding out what is there, and leaving: 50 were counted.
-const ONCE: usize = 60;
-/// A story: two captures, breakpoints set and removed, some stops on the way. With ten stops and what is to be done once, 357
-/// were counted for one, with 25 stops 695 for four.
-const STORY: usize = 170;
+/// Attaching, finding out what is there, and leaving: 52 were counted.
+const ONCE: usize = 70;
+/// A session of `abort`, but for its stories: it attaches, finds out what is there and where to stop, and leaves. On a busy
+/// computer 160 were counted, 60 for each story and 10 for each stop, or 65 more or less in all: requests that are sent ahead
+/// are one trip only where they come before the last answer does. If none did, there would be a fifth more.
+const SESSION: usize = 300;
+/// A story: two captures, breakpoints set and removed.
+const STORY: usize = 90;
 /// A stop.
-const STOP: usize = 10;
+const STOP: usize = 15;
 
 /// What went over a wire.
 #[derive(Default)]
@@ -101,8 +104,7 @@ fn round_trips_of_a_story_are_few() {
             &stories.to_string(),
         ];
         let (trips, runs) = count(&machine, &rest);
-        // What is found out is looked at once more when the breakpoints are set.
-        let limit = 2 * ONCE + stories * STORY + runs * STOP;
+        let limit = SESSION + stories * STORY + runs * STOP;
         assert!(
             trips <= limit,
             "{trips} of {limit} round trips for {stories} stories, {runs} runs"
