@@ -5,7 +5,7 @@ use inspector::session::Opener;
 use std::path::Path;
 use std::time::Duration;
 
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = fixtures::LIMIT;
 
 fn capture(target: &str, image: &Path) -> System {
     let opener = Opener {

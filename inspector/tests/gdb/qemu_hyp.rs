@@ -6,7 +6,7 @@ use object::{Object, ObjectSymbol};
 use std::process::Command;
 use std::time::Duration;
 
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = fixtures::LIMIT;
 /// PA − VA of hyp's linear map.
 const PHYSVIRT_OFFSET: u64 = 0_u64.wrapping_sub(0x40_0000_0000);
 

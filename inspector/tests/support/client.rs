@@ -1,13 +1,11 @@
 //! A bare client of a gdb server, for what the inspector does not do: breakpoints, and vanishing.
 
+use fixtures::LIMIT;
 use inspector::target::rsp::{self, Decoder, Event};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-
-/// Longer than any server takes on a busy computer.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection. Dropping it says nothing to the server.
 pub(crate) struct Client {
