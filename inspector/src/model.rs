@@ -314,6 +314,14 @@ pub struct Tickets {
 }
 
 impl Tickets {
+    /// Those in the word of a ticket lock, of Linux's EL2 and of hyp: the one being served is the lower half.
+    pub fn of_word(word: u32) -> Self {
+        Self {
+            owner: word as u16,
+            next: (word >> 16) as u16,
+        }
+    }
+
     /// Someone holds the lock.
     pub fn held(self) -> bool {
         self.owner != self.next

@@ -100,10 +100,7 @@ pub(super) fn tickets(
     let answer = target.read_phys(&[Span::new(pa, 4)])?.pop();
     let word = answer.and_then(Result::ok);
     let word = word.and_then(|bytes| Some(u32::from_le_bytes(*bytes.first_chunk()?)));
-    Ok(word.map(|word| Tickets {
-        owner: word as u16,
-        next: (word >> 16) as u16,
-    }))
+    Ok(word.map(Tickets::of_word))
 }
 
 /// All tables as they are now.

@@ -127,11 +127,7 @@ impl Words {
 }
 
 fn tickets(bytes: &[u8]) -> Tickets {
-    let word = little_endian(bytes);
-    Tickets {
-        owner: word as u16,
-        next: (word >> 16) as u16,
-    }
+    Tickets::of_word(little_endian(bytes) as u32)
 }
 
 /// Asks the kernel for every lock that it names.

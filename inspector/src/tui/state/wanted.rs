@@ -46,22 +46,26 @@ impl fmt::Display for Followed {
 /// The words, each with what it means.
 pub(super) fn help() -> Vec<String> {
     let command = Followed::command();
-    let line = |argument: &clap::Arg| {
-        let name = argument.get_long()?;
+    let lines = |argument: &clap::Arg| {
+        let Some(name) = argument.get_long() else {
+            return Vec::new();
+        };
         let value = match argument.get_value_names() {
             Some(names) if argument.get_action().takes_values() => names.join(" "),
             _ => String::new(),
         };
         let words = format!("--{name} {value}");
+        let help = argument.get_help().map(ToString::to_string);
+        let mut lines = vec![format!("{words:<17}{}", help.unwrap_or_default())];
         let values = argument.get_possible_values();
         let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
-        let values = match values.is_empty() || value.is_empty() {
-            true => String::new(),
-            false => format!(": {}", values.join(", ")),
-        };
-        Some(format!("{words:<17}{}{values}", argument.get_help()?))
+        if !values.is_empty() && !value.is_empty() {
+            // Behind the words a terminal of 80 columns has no room for them.
+            lines.push(format!("{:<17}{}", "", values.join("|")));
+        }
+        lines
     };
-    command.get_arguments().filter_map(line).collect()
+    command.get_arguments().flat_map(lines).collect()
 }
 
 impl State {
@@ -121,9 +125,15 @@ mod tests {
             "--steps ",
             "--until OUTCOME ",
         ];
-        assert_eq!(help.len(), words.len());
-        for (line, words) in help.iter().zip(words) {
+        let mut lines = help.iter();
+        for (words, line) in words.into_iter().zip(lines.by_ref()) {
             assert!(line.starts_with(words) && line.len() > 30, "{line}");
         }
+        // The outcomes, which have to fit with a space before them.
+        let outcomes: Vec<_> = lines.collect();
+        let [outcomes] = outcomes[..] else {
+            panic!("{outcomes:?}");
+        };
+        assert!(outcomes.ends_with("|gave-up|left") && outcomes.len() < 80);
     }
 }

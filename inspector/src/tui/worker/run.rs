@@ -87,10 +87,8 @@ impl Goal {
 
 impl Until {
     fn is_met(self, old: u64, new: u64) -> bool {
-        let tickets = |word: u64| Tickets {
-            owner: word as u16,
-            next: (word >> 16) as u16,
-        };
+        // A lock is watched by its 4 bytes.
+        let tickets = |word: u64| Tickets::of_word(word as u32);
         let took = tickets(old).next != tickets(new).next;
         match self {
             Self::Changed => old != new,

@@ -11,7 +11,7 @@ use crate::tui::capture::Capture;
 use crate::tui::details::{self, field_rows};
 use crate::tui::grid;
 use crate::tui::panel::Panel;
-use crate::tui::worker::Written;
+use crate::tui::worker::{Until, Written};
 use crate::view::{
     Cell, Role, Row, branch_text, call_text, changes_table, choice_text, end_name,
     fault_walk_table, memory_text, outcome_role, outcome_text, road_table, trap_table,
@@ -286,12 +286,19 @@ pub(super) fn written(capture: &Capture, written: &Written) -> Panel {
         new,
     } = written;
     let place = capture.symbol_at(*pc).unwrap_or_else(|| format!("{pc:#x}"));
+    let side = |word: u64| {
+        let is_lock = matches!(watch.until, Until::Taken | Until::Contended);
+        let tickets = is_lock.then(|| Tickets::of_word(word as u32));
+        let tickets =
+            tickets.map(|tickets| plain(format!("owner/next {}/{}", tickets.owner, tickets.next)));
+        [raw(word)].into_iter().chain(tickets)
+    };
     let mut rows = vec![
         row("written", [plain(watch.what.as_str())]),
         row("by", [Cell::new(Role::Active, format!("CPU {cpu}"))]),
         row("at", [Cell::new(Role::Symbol, place), raw(*pc)]),
-        row("old", [raw(*old)]),
-        row("new", [raw(*new)]),
+        row("old", side(*old)),
+        row("new", side(*new)),
     ];
     let system = &capture.system;
     let held = system
