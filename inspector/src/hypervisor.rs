@@ -27,6 +27,7 @@ use crate::model::{
     RegimeCapture, Symbols, System, Tickets,
 };
 use crate::target::{Target, TargetError};
+pub(crate) use calls::without_code;
 use description::Description;
 pub use lines::add_lines;
 use owners::Claims;

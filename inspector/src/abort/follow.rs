@@ -576,3 +576,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use crate::addr::{Span, size_text};
 use crate::arch::desc::Shape;
 use crate::arch::esr;
 use crate::arch::walk::{End, Translation, Walk};
+use crate::hypervisor::without_code;
 use crate::model::{HypervisorKind, RegimeCapture, System, Tickets};
 use crate::target::Registers;
 
@@ -190,20 +191,17 @@ impl Following {
         if matches!(stop.function.role, Role::Map { .. } | Role::Transition)
             && let Some(link) = registers.get("x30")
         {
-            self.returns.push((self.without_code(link), stop.clone()));
+            let back = without_code(link, self.hyp_bits());
+            self.returns.push((back, stop.clone()));
         }
         self.step(stop.function.stage, Some(stop.place.clone()), text);
     }
 
-    /// A return address without its authentication code.
-    fn without_code(&self, address: u64) -> u64 {
-        let hyp = self
-            .before
-            .regimes
-            .iter()
-            .find(|regime| regime.name == "hyp-s1");
-        let bits = hyp.map_or(64, |hyp| hyp.regime.ia_bits);
-        address & 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1)
+    /// How many bits of EL2's addresses are translated; all where that is not known.
+    fn hyp_bits(&self) -> u32 {
+        let mut regimes = self.before.regimes.iter();
+        let hyp = regimes.find(|regime| regime.name == "hyp-s1");
+        hyp.map_or(64, |hyp| hyp.regime.ia_bits)
     }
 
     /// A function has returned, in C with a result.

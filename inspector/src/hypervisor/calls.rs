@@ -270,7 +270,7 @@ pub(super) fn upper(address: u64) -> bool {
 }
 
 /// An address without the pointer authentication code in it, which is in the bits that are not translated.
-fn without_code(address: u64, ia_bits: u32) -> u64 {
+pub(crate) fn without_code(address: u64, ia_bits: u32) -> u64 {
     let translated = u64::MAX >> (64 - ia_bits);
     if upper(address) {
         address | !translated

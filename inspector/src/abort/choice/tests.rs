@@ -58,6 +58,29 @@ fn the_largest_block_inside_hole_and_region_is_taken() {
 }
 
 #[test]
+fn each_level_says_why_its_block_is_not_taken() {
+    use Verdict::{LeavesRegion, NoLeaf, Taken};
+    let kib4 = host(Granule::Kib4, 48, 0);
+    let kib16 = host(Granule::Kib16, 48, 1);
+    let ram = Span::new(0x4000_0000, 512 << 20);
+    for (regime, hole_level, region, expected) in [
+        (&kib4, 0, ram, vec![NoLeaf, LeavesRegion, Taken]),
+        (&kib4, 3, ram, vec![Taken]),
+        (&kib16, 1, ram, vec![NoLeaf, Taken]),
+        (
+            &kib4,
+            2,
+            Span::new(0x4800_0000, 0x800),
+            vec![LeavesRegion; 2],
+        ),
+    ] {
+        let choice = choose(regime, 0x4800_0123, hole_level, region);
+        let verdicts = choice.candidates.iter().map(|candidate| candidate.verdict);
+        assert_eq!(verdicts.collect::<Vec<_>>(), expected, "{region}");
+    }
+}
+
+#[test]
 fn addresses_are_in_a_region_or_between_two() {
     let ram = [
         Span::new(0x4000_0000, 0x1000),

@@ -144,6 +144,35 @@ fn a_panic_in_the_function_that_maps_hides_no_write() {
     let story = following.end(&mapped(&[OWN]), &registers(&[]), Seen::Panic);
     assert!(matches!(story.outcome, Outcome::Panic { .. }));
     assert_eq!(told(&story), (vec![OWN], Comparison::EntryToEnd));
+    assert!(!lets_go(&story));
+}
+
+fn lets_go(story: &Story) -> bool {
+    story.steps.iter().any(|step| step.stage == Stage::Unlock)
+}
+
+#[test]
+fn the_lock_is_let_go_of_when_another_ticket_is_served() {
+    for (served, expected) in [(0, false), (1, true), (2, true)] {
+        let (following, _) = mapping();
+        let mut after = mapped(&[OWN]);
+        let mut locks = after.locks.iter_mut();
+        let lock = locks.find(|lock| lock.name == "host").expect("it has one");
+        let tickets = lock.tickets.as_mut().expect("they are known");
+        tickets.owner = tickets.owner.wrapping_add(served);
+        let story = following.end(&after, &registers(&[]), Seen::Returns);
+        assert_eq!(lets_go(&story), expected, "{served}");
+    }
+}
+
+/// Linux signs them where the CPU can.
+#[test]
+fn functions_return_to_addresses_without_their_codes() {
+    let (mut following, plan) = mapping();
+    let link = 0x0058_0000_0000_2080;
+    following.reach(&plan.functions[1], &registers(&[("x30", link)]), None);
+    let last = following.returns.last();
+    assert_eq!(last.map(|(pc, _)| *pc), Some(0x2080));
 }
 
 #[test]

@@ -3,17 +3,23 @@
 use super::*;
 use crate::abort::{Cause, Outcome, Stage, Story, Until, Wanted};
 use crate::session;
+use crate::target::{Breakpoint, Target};
 use crate::tui::worker::Point;
+use std::path::Path;
 
-/// A worker on the embedded machine.
-fn rig() -> Rig {
+/// The embedded machine.
+fn open() -> session::Session {
     let opener = session::Opener {
         target: "demo".to_owned(),
         images: Vec::new(),
         timeout: PATIENCE,
     };
-    let session = opener.open().expect("it starts");
-    let rig = Rig::spawn(Box::new(session), Box::new(|| anyhow::bail!("not again")));
+    opener.open().expect("it starts")
+}
+
+/// A worker on it.
+fn rig() -> Rig {
+    let rig = Rig::spawn(Box::new(open()), Box::new(|| anyhow::bail!("not again")));
     rig.run_state();
     rig
 }
@@ -58,7 +64,7 @@ fn an_abort_is_followed_from_stage_to_stage() {
         .iter()
         .find(|story| story.cpu == cpu)
         .expect("still");
-    assert_eq!(stages(next)[..2], [Stage::Trap, Stage::Decode]);
+    assert_eq!(stages(next), [Stage::Trap, Stage::Decode]);
     // A step or two lead no further than that, and lose nothing.
     rig.tell(Command::Step(cpu));
     rig.tell(Command::StepOver(cpu));
@@ -150,4 +156,79 @@ fn a_machine_that_runs_is_stopped_for_the_next_one() {
     assert_eq!(rig.run_state(), RunState::Running);
     rig.tell(Command::Follow(Point::Entry));
     assert_eq!(rig.under_way()[0].steps.len(), 1);
+}
+
+/// The embedded machine, and the breakpoints that it had at its last capture.
+struct Watched {
+    session: session::Session,
+    set: Arc<Mutex<Vec<Breakpoint>>>,
+}
+
+impl Machine for Watched {
+    fn name(&self) -> &str {
+        self.session.name()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.session.notes()
+    }
+
+    fn capture(&mut self) -> anyhow::Result<System> {
+        let breakpoints = self.run_control().expect("it runs").breakpoints();
+        *self.set.lock().expect("one thread") = breakpoints;
+        Machine::capture(&mut self.session)
+    }
+
+    fn parts(&mut self) -> (&mut dyn Target, &mut Images) {
+        self.session.parts()
+    }
+
+    fn save(&mut self, path: &Path) -> anyhow::Result<()> {
+        Machine::save(&mut self.session, path)
+    }
+}
+
+#[test]
+fn of_all_breakpoints_only_the_users_stay() {
+    let set = Arc::new(Mutex::new(Vec::new()));
+    let machine = Watched {
+        session: open(),
+        set: Arc::clone(&set),
+    };
+    let rig = Rig::spawn(Box::new(machine), Box::new(|| anyhow::bail!("not again")));
+    let is_set = |at| {
+        let set = set.lock().expect("one thread");
+        set.contains(&Breakpoint::Code(at))
+    };
+    let first = rig.capture();
+    let find = |name| first.system.symbols.find(name).expect("it has one").start;
+    // Both are stops on the way, and one is the user's as well.
+    let (looks_up, maps) = (find("get_leaf"), find("set_leaf"));
+    rig.tell(Command::Break(looks_up));
+    rig.tell(Command::Want(Wanted {
+        cpu: Some(1),
+        ..Wanted::default()
+    }));
+    rig.tell(Command::Follow(Point::Entry));
+    while rig.under_way().is_empty() {
+        rig.tell(Command::Follow(Point::Entry));
+    }
+    assert!(is_set(looks_up) && is_set(maps));
+    // Every CPU stops at the user's.
+    let is_told = |report: &Report| match report {
+        Report::Told(_) => Some(true),
+        Report::Captured(_) => Some(false),
+        _ => None,
+    };
+    rig.tell(Command::Follow(Point::End(1)));
+    while !rig.wait(is_told) {
+        rig.tell(Command::Follow(Point::End(1)));
+    }
+    rig.capture();
+    assert!(is_set(looks_up) && !is_set(maps));
+    rig.tell(Command::Disarm);
+    rig.tell(Command::Capture);
+    rig.capture();
+    let all = set.lock().expect("one thread").clone();
+    assert_eq!(all, [Breakpoint::Code(looks_up)]);
 }
