@@ -69,6 +69,12 @@ pub enum FollowError {
         /// What the user asked for.
         target: String,
     },
+    /// Nothing more comes of its host.
+    #[error("{target}: the hypervisor has panicked, and no trap is followed after that")]
+    Panicked {
+        /// What the user asked for.
+        target: String,
+    },
     /// It has been reset since the breakpoints were set.
     #[error(
         "{target}: the machine has restarted, so that what was followed is over: follow it anew"
@@ -540,7 +546,9 @@ impl Follower {
                     for (pc, _) in &following.returns {
                         let breakpoint = Breakpoint::Code(*pc);
                         // Where it is refused, the end tells what was written.
-                        if run(target)?.insert(breakpoint)?.is_ok() {
+                        if !self.on_the_way.contains(&breakpoint)
+                            && run(target)?.insert(breakpoint)?.is_ok()
+                        {
                             self.on_the_way.push(breakpoint);
                         }
                     }

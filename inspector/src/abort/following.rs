@@ -21,6 +21,8 @@ use crate::target::Registers;
 
 /// ESR_EL2.EC of an HVC from AArch64.
 const HVC: u64 = 0x16;
+/// How many stops a story tells of, should a hypervisor go round in circles.
+const MAX_STOPS: usize = 4096;
 
 /// A look at tables: those of each regime that was captured at the entry, in its order.
 pub(super) type Look = Vec<Walk>;
@@ -171,7 +173,17 @@ impl Following {
 
     /// The CPU stands at a function, with the host's lock as it then is.
     pub(super) fn reach(&mut self, stop: &Stop, registers: &Registers, lock: Option<Tickets>) {
-        self.story.road.functions.push(stop.place.clone());
+        let stops = &mut self.story.road.functions;
+        if stops.len() == MAX_STOPS {
+            let problem = format!(
+                "it stopped more than {MAX_STOPS} times on its way: no step after that is told"
+            );
+            if !self.story.problems.contains(&problem) {
+                self.story.problems.push(problem);
+            }
+            return;
+        }
+        stops.push(stop.place.clone());
         let mut text = stop.function.text.to_owned();
         match stop.function.role {
             Role::LookUp => self.take_lock(lock),

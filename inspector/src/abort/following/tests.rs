@@ -92,6 +92,21 @@ fn the_range_is_chosen_by_the_time_it_is_mapped() {
     assert_eq!(stages(&following.story), before);
 }
 
+#[test]
+fn a_story_without_end_is_told_up_to_a_limit() {
+    let (mut following, plan) = mapping();
+    let stop = &plan.functions[0];
+    for _ in 0..2 * MAX_STOPS {
+        following.reach(stop, &registers(&[]), None);
+    }
+    assert_eq!(following.story.road.functions.len(), MAX_STOPS);
+    assert!(following.story.steps.len() < MAX_STOPS + 10);
+    let [problem] = &following.story.problems[..] else {
+        panic!("{:?}", following.story.problems);
+    };
+    assert!(problem.contains("more than 4096 times"), "{problem}");
+}
+
 /// Older kernels ask for all blocks of 1 GiB in a hole of 512 GiB.
 #[test]
 fn a_range_that_is_asked_for_is_the_one_that_is_chosen() {
