@@ -5,7 +5,8 @@ pub(crate) use fixtures::LIMIT;
 use fixtures::qemu::{Boot, Machine};
 use inspector::image::{Images, Symbol};
 use inspector::target::rsp;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long a client waits for an answer before it asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -185,6 +186,38 @@ impl Session<'_> {
     pub(crate) fn interrupt(&mut self) -> String {
         self.client.interrupt();
         self.client.stop()
+    }
+
+    /// Runs and stops until `look` finds what it waits for.
+    pub(crate) fn run_until<T>(
+        &mut self,
+        what: &str,
+        look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        self.resume_until("vCont;c", what, look)
+    }
+
+    /// The same with the CPUs that `resume` lets run.
+    ///
+    /// Each time is longer than the one before: a CPU gets nowhere while Ctrl-C always comes right behind.
+    pub(crate) fn resume_until<T>(
+        &mut self,
+        resume: &str,
+        what: &str,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + LIMIT;
+        let mut time = Duration::ZERO;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "in vain: {what}");
+            time += Duration::from_micros(200);
+            self.client.send(resume);
+            thread::sleep(time);
+            self.interrupt();
+        }
     }
 
     /// A CPU's registers, if it stands.

@@ -1,7 +1,7 @@
 //! Clients that are there while CPUs come up, go, and do not come.
 
 use crate::client::Client;
-use crate::debuggee::{Debuggee, LIMIT, Registers, Session, cpu_of};
+use crate::debuggee::{Debuggee, Registers, Session, cpu_of};
 use crate::late::BRK;
 use fixtures::qemu::{Boot, Cpu};
 use inspector::target::rsp;
@@ -22,18 +22,14 @@ fn leave(mut session: Session<'_>) {
 
 /// Stops the machine, which runs as `resume` says, again and again until all CPUs stand.
 fn stop_until_all_are_up(session: &mut Session<'_>, cpus: u64, resume: &str) {
-    let deadline = Instant::now() + LIMIT;
     let mut up = 0;
-    while up < cpus {
-        assert!(Instant::now() < deadline, "only {up} CPUs came up");
-        session.client.send(resume);
-        thread::sleep(Duration::from_micros(200));
-        session.interrupt();
+    session.resume_until(resume, "all CPUs come up", |session| {
         let standing = (0..cpus).filter(|cpu| session.registers(*cpu).is_some());
         let standing = standing.count() as u64;
         assert!(standing >= up, "of {up} CPUs only {standing} stand");
         up = standing;
-    }
+        (up == cpus).then_some(())
+    });
 }
 
 #[test]
@@ -131,13 +127,9 @@ fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
     let (mut debuggee, client) = Debuggee::with_client_first(boot, 2, lay);
     let mut session = debuggee.session(client);
     let main = place(&debuggee);
-    let deadline = Instant::now() + LIMIT;
-    while session.registers(1).map(|cpu| cpu.pc) != Some(main) {
-        assert!(Instant::now() < deadline, "CPU 1 does not come up");
-        session.resume();
-        thread::sleep(Duration::from_micros(200));
-        session.interrupt();
-    }
+    session.run_until("CPU 1 comes up", |session| {
+        session.registers(1).filter(|cpu| cpu.pc == main)
+    });
     let ram = ram().expect("QEMU has created it");
     ram.write_all_at(&old.get(), main % RAM).expect("RAM");
     leave(session);
@@ -146,14 +138,10 @@ fn qemu_a_cpu_gets_past_a_breakpoint_that_only_qemu_still_has() {
 
 /// Runs until a CPU is in its host, in whose place the test then makes calls.
 pub(crate) fn run_into_host(session: &mut Session<'_>, cpu: u64) -> Registers {
-    loop {
+    session.run_until("a CPU in its host", |session| {
         let registers = session.registers(cpu).expect("it stands");
-        if registers.el == 1 {
-            return registers;
-        }
-        session.resume();
-        session.interrupt();
-    }
+        (registers.el == 1).then_some(registers)
+    })
 }
 
 /// Where an instruction of the host's first is. CPU 0 is in the host then.
@@ -195,13 +183,9 @@ fn qemu_a_cpu_that_went_and_comes_back_stops_as_asked_meanwhile() {
     let smc = find_in_host(&mut session, SMC);
 
     call_psci(&mut session, 1, smc, CPU_OFF, [0; 3]);
-    let deadline = Instant::now() + LIMIT;
-    while session.registers(1).is_some() {
-        assert!(Instant::now() < deadline, "CPU 1 does not go");
-        session.resume();
-        thread::sleep(Duration::from_millis(1));
-        session.interrupt();
-    }
+    session.run_until("CPU 1 goes", |session| {
+        session.registers(1).is_none().then_some(())
+    });
     let (start, _) = debuggee.functions("host_start")[0];
     session.client.order(&format!("Z0,{start:x},4"));
     call_psci(&mut session, 0, smc, CPU_ON, [1, start, 0x55]);

@@ -1,10 +1,10 @@
 //! Stops and continues: each stops every CPU, and nothing gets lost.
 
-use crate::debuggee::{Counters, Debuggee, LIMIT, Session, cpu_of};
+use crate::debuggee::{Counters, Debuggee, Session, cpu_of};
 use crate::steps::read_in_host;
 use fixtures::qemu::{Boot, Cpu};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// So many stops apart, the host must have come further.
 const WINDOW: usize = 50;
@@ -50,20 +50,9 @@ fn run(session: &mut Session<'_>, time: Duration) -> Counters {
 
 /// Lets CPUs run until the host has done more than `before` rounds, and returns how many.
 pub(crate) fn run_on(session: &mut Session<'_>, before: u64) -> u64 {
-    let deadline = Instant::now() + LIMIT;
-    let mut time = Duration::ZERO;
-    loop {
-        let rounds = session.counters().rounds;
-        if rounds > before {
-            return rounds;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "the host is stuck in round {before}"
-        );
-        time += Duration::from_millis(10);
-        run(session, time);
-    }
+    session.run_until("another round of the host", |session| {
+        Some(session.counters().rounds).filter(|rounds| *rounds > before)
+    })
 }
 
 fn boot(cpu: Cpu) -> Boot {
