@@ -47,16 +47,17 @@ def look(target: Target) -> Iterator[States]:
 
 def _system(target: Target, files: list[Elf], record: own.Record | None, parked: own.Record | None) -> System:
     hyp = next((elf for elf in files if elf.symbol("HYP")), None)
-    other = own.other_build(target.memory, hyp) if hyp else None
+    used, doubt = own.compare_builds(target.memory, hyp) if hyp else (False, None)
     if target.description:
-        found = own.system(target.description, target.memory, target.cpus, None if other else hyp)
-        return replace(found, problems=[*found.problems, other]) if other else found
-    if other:
-        raise Problem(other)
+        found = own.system(target.description, target.memory, target.cpus, hyp if used else None)
+        return replace(found, problems=[*found.problems, doubt]) if doubt else found
+    if doubt and not used:
+        raise Problem(doubt)
     if hyp and record:
         description = own.read(target.memory, hyp, record)
         cpus = own.uncovered(target.memory, hyp, parked, target.cpus) if parked else target.cpus
-        return own.system(description, target.memory, cpus, hyp)
+        found = own.system(description, target.memory, cpus, hyp)
+        return replace(found, problems=[*found.problems, doubt]) if doubt else found
     vmlinux = next((elf for elf in files if pkvm.is_pkvm(elf)), None)
     if vmlinux:
         return pkvm.system(vmlinux, target.memory, target.cpus)

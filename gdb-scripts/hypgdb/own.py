@@ -122,25 +122,24 @@ def read(memory: Memory, elf: Elf, record: Record) -> Description:
     )
 
 
-def other_build(memory: Memory, elf: Elf) -> str | None:
-    """What tells that another build runs than hyp's ELF file is of. Every build begins with its id."""
+def compare_builds(memory: Memory, elf: Elf) -> tuple[bool, str | None]:
+    """Whether hyp's ELF file is to be used, which another build's is not, and what there is to say of it."""
     wanted = elf.loaded_build_id()
     if wanted is None:
-        return None
+        return True, None
     notes, here = wanted
     try:
+        # Every build begins with its id.
         data = memory.read(notes.start, notes.size)
-    except Problem:
-        # Not in the file that this machine is.
-        return None
+    except Problem as problem:
+        return True, f"whether {elf.path} is of the build that runs is not known: {problem}"
     there = build_id(data)
     # Where nothing is loaded yet, hyp has not started.
     if there == here or not any(data):
-        return None
+        return True, None
     running = f"the running hyp's is {there.hex()}" if there else f"there is none at {notes.start:#x}"
-    return (
-        f"{elf.path} is not the hyp that runs: its build id is {here.hex()}, {running}; give gdb the file of that build"
-    )
+    other = f"{elf.path} is not the hyp that runs: its build id is {here.hex()}, {running}"
+    return False, f"{other}; give gdb the file of that build"
 
 
 def _span(record: Record, path: str, data: bytes) -> Span:

@@ -11,7 +11,7 @@ from simulated import LINEAR, RAM, Words
 
 from hypgdb.elf import Elf, Symbol, build_id
 from hypgdb.memory import Problem, Span, parse_memory_tree
-from hypgdb.own import other_build, parse
+from hypgdb.own import compare_builds, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,23 +101,26 @@ def test_the_build_id_is_the_gnu_note_of_type_3() -> None:
 def test_another_build_than_the_file_is_told_by_both_ids(tmp_path: Path) -> None:
     path = tmp_path / "hyp.elf"
     elf = build_of(path, ID)
-    assert other_build(memory_of(ID), elf) is None
+    assert compare_builds(memory_of(ID), elf) == (True, None)
     said = f"{path} is not the hyp that runs: its build id is {b'this build'.hex()}, "
     behind = "; give gdb the file of that build"
     other = memory_of(note(b"GNU\0", 3, b"another id"))
-    assert other_build(other, elf) == f"{said}the running hyp's is {b'another id'.hex()}{behind}"
-    assert other_build(memory_of(b"code" * 9), elf) == f"{said}there is none at 0x40000000{behind}"
+    running = f"the running hyp's is {b'another id'.hex()}"
+    assert compare_builds(other, elf) == (False, f"{said}{running}{behind}")
+    assert compare_builds(memory_of(b"code" * 9), elf) == (False, f"{said}there is none at 0x40000000{behind}")
 
 
 def test_builds_that_cannot_be_compared(tmp_path: Path) -> None:
     path = tmp_path / "hyp.elf"
     elf = build_of(path, ID)
-    assert other_build(Words(), elf) is None, "nothing is loaded yet"
-    assert other_build(Words(ram=Span(0x8000_0000, 0x1000)), elf) is None, "memory is not there"
+    assert compare_builds(Words(), elf) == (True, None), "nothing is loaded yet"
+    used, doubt = compare_builds(Words(ram=Span(0x8000_0000, 0x1000)), elf)
+    assert used, "memory is not there"
+    assert f"{doubt}".startswith(f"whether {path} is of the build that runs is not known: ")
     running = memory_of(note(b"GNU\0", 3, b"another id"))
-    assert other_build(running, build_of(path, note(b"GNU\0", 1, b"abi"))) is None
-    assert other_build(running, build_of(path, ID[:-4])) is None
-    assert other_build(running, build_of(path, ID, va=0)) is None
+    assert compare_builds(running, build_of(path, note(b"GNU\0", 1, b"abi"))) == (True, None)
+    assert compare_builds(running, build_of(path, ID[:-4])) == (True, None)
+    assert compare_builds(running, build_of(path, ID, va=0)) == (True, None)
 
 
 DESCRIPTION = {
