@@ -80,6 +80,7 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     let regimes = regimes::capture(target, &description, &cpus, &mut facts, &mut problems)?;
     regimes::name_stage2(&mut cpus, &regimes);
     own::add_calls(target, images, &description.symbols, &regimes, &mut cpus)?;
+    facts.extend(panic_fact(&cpus));
     let locks = read_locks(target, &description, &mut problems)?;
     let pools = read_pools(target, &description, &mut problems)?;
     let owners = joint(&description, &regimes);
@@ -104,6 +105,38 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
         sections: description.sections,
         symbols: description.symbols,
         run_state: None,
+    })
+}
+
+/// Functions that nothing comes back from: of hyp's image, of the embedded machine, and of Linux at EL2 and at EL1, there since
+/// 6.16 as a wrapper of `vpanic`.
+const PANICS: [&str; 6] = [
+    "hyp_image::panic::hyp_panic",
+    "hyp_image::panic::end",
+    "hyp_panic",
+    "__kvm_nvhe_hyp_panic",
+    "panic",
+    "vpanic",
+];
+
+/// The CPU that has panicked, by where each is and the calls that led there: nothing goes on after that.
+pub fn panicked(cpus: &[Cpu]) -> Option<usize> {
+    let panics = |symbol: &Option<String>| {
+        let function = symbol
+            .as_deref()
+            .and_then(|symbol| symbol.split('+').next());
+        function.is_some_and(|function| PANICS.contains(&function))
+    };
+    let has_panicked =
+        |cpu: &&Cpu| panics(&cpu.symbol) || cpu.calls.iter().any(|call| panics(&call.symbol));
+    Some(cpus.iter().find(has_panicked)?.number)
+}
+
+fn panic_fact(cpus: &[Cpu]) -> Option<Fact> {
+    Some(Fact {
+        what: "panic".to_owned(),
+        value: format!("on CPU {}", panicked(cpus)?),
+        source: "the calls of that CPU".to_owned(),
     })
 }
 

@@ -61,6 +61,19 @@ pub(super) fn arm_vectors(target: &mut dyn Target, plan: &mut Plan) -> Result<()
     Ok(())
 }
 
+/// Sets breakpoints where the hypervisor panics, whatever it did until then.
+pub(super) fn arm_panic(target: &mut dyn Target, plan: &mut Plan) -> Result<(), FollowError> {
+    for stop in plan.functions.iter().filter(|stop| stop.is_panic()) {
+        if let Err(reason) = run(target)?.insert(Breakpoint::Code(stop.place.pc))? {
+            plan.missing.push(Missing {
+                function: stop.function.name.to_owned(),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The registers of a CPU as the host left them: where it stands behind the vector, `x0` is where those were put.
 pub(super) fn host_registers(
     target: &mut dyn Target,

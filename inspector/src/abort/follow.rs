@@ -1,6 +1,8 @@
 //! Following traps on a machine: breakpoints, looks, and what became of each CPU.
 
-use super::asking::{arm_handler, arm_vectors, host_registers, leads_below, look, tickets};
+use super::asking::{
+    arm_handler, arm_panic, arm_vectors, host_registers, leads_below, look, tickets,
+};
 use super::boot::Boot;
 use super::branch::{Puzzle, is_e2h};
 use super::calls;
@@ -70,7 +72,9 @@ pub enum FollowError {
         target: String,
     },
     /// Nothing more comes of its host.
-    #[error("{target}: the hypervisor has panicked, and no trap is followed after that")]
+    #[error(
+        "{target}: the machine has panicked, and no trap is followed after that: start it anew"
+    )]
     Panicked {
         /// What the user asked for.
         target: String,
@@ -97,6 +101,8 @@ pub struct Follower {
     pub(super) by_hand: bool,
     /// It was looked where CPUs stand, since they ran.
     seen: bool,
+    /// A CPU came to its panic: nothing goes on.
+    has_panicked: bool,
     /// The CPU that was stepped last to follow it, and where it got to, while nothing else has run since.
     pub(super) last_step: Option<(usize, u64)>,
     /// Functions that the server refuses to stop at.
@@ -117,6 +123,12 @@ pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, Follow
     target
         .run_control()
         .ok_or(FollowError::CannotRun { target: name })
+}
+
+/// Nothing more comes of this machine.
+fn panicked(target: &dyn Target) -> FollowError {
+    let target = target.name().to_owned();
+    FollowError::Panicked { target }
 }
 
 /// Whether stage 2 is on for a CPU's host.
@@ -144,6 +156,9 @@ impl Follower {
             let target = target.name().to_owned();
             return Err(FollowError::NoCpu { target, cpu, count });
         }
+        if hypervisor::panicked(&system.cpus).is_some() {
+            return Err(panicked(target));
+        }
         let mut plan = Plan::make(target, &system)?;
         if plan.entries.is_empty() {
             let reason = match system.problems.is_empty() {
@@ -159,6 +174,7 @@ impl Follower {
         if !(by_handler && arm_handler(target, &mut plan)?) {
             arm_vectors(target, &mut plan)?;
         }
+        arm_panic(target, &mut plan)?;
         if let Some(start) = boot.start {
             // hyp's own server refuses it, and does not outlive a reset.
             let _ = run(target)?.insert(Breakpoint::Code(start))?;
@@ -169,6 +185,7 @@ impl Follower {
             wanted,
             by_hand: false,
             seen: false,
+            has_panicked: false,
             last_step: None,
             refused: Vec::new(),
             on_the_way: Vec::new(),
@@ -206,6 +223,7 @@ impl Follower {
     ) -> Result<Vec<Story>, FollowError> {
         let end = Instant::now() + limit;
         loop {
+            self.check_panic(target)?;
             // A CPU may stand at an entry when it is armed, or come to one while somebody else stops the machine.
             if std::mem::take(&mut self.seen) {
                 run(target)?.resume()?;
@@ -236,6 +254,17 @@ impl Follower {
         self.on_the_way.clear();
         self.following.clear();
         Ok(())
+    }
+
+    /// Whether traps still come: whether no CPU has come to the hypervisor's panic since the breakpoints were set.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn check_panic(&self, target: &dyn Target) -> Result<(), FollowError> {
+        match self.has_panicked {
+            true => Err(panicked(target)),
+            false => Ok(()),
+        }
     }
 
     /// Whether EL2 still is where the breakpoints were set. The machine must stand.
@@ -270,6 +299,8 @@ impl Follower {
         self.last_step = None;
         let mut finished = Vec::new();
         let cpus = target.some_registers(&AT_ENTRY)?;
+        // Whether that CPU is followed or not.
+        self.has_panicked |= cpus.iter().any(|registers| self.is_panic(registers));
         if self.boot.begins(&cpus) {
             self.check(target)?;
         }
@@ -291,6 +322,12 @@ impl Follower {
             || registers.get("pc").is_some_and(is_entry)
                 && self.wants(cpu, registers)
                 && (self.frame(registers).is_some() || self.is_called(registers))
+    }
+
+    /// Whether the hypervisor panics on a CPU that stands there.
+    fn is_panic(&self, registers: &Registers) -> bool {
+        let stop = registers.get("pc").and_then(|pc| self.plan.function(pc));
+        stop.is_some_and(Stop::is_panic)
     }
 
     /// Where the host's registers are, of a CPU at an entry that is the function that the vector calls.
@@ -423,10 +460,11 @@ impl Follower {
             return Ok(());
         }
         self.refused.clear();
+        // Entries and panics stay set.
         let functions = self.plan.functions.iter();
-        let functions = functions.map(|stop| (stop.place.pc, stop.function.name.to_owned()));
         let functions: Vec<_> = functions
-            .filter(|(pc, _)| !self.plan.entries.contains(pc))
+            .filter(|stop| !self.plan.entries.contains(&stop.place.pc) && !stop.is_panic())
+            .map(|stop| (stop.place.pc, stop.function.name.to_owned()))
             .collect();
         self.arm_stops(target, functions)?;
         let exits = self.plan.exits.iter();
@@ -476,7 +514,9 @@ impl Follower {
         registers: &Registers,
     ) -> Result<Option<Story>, FollowError> {
         let pc = registers.get("pc").unwrap_or(0);
-        let is_panic = self.pass(target, cpu, registers)?;
+        self.pass(target, cpu, registers)?;
+        let is_panic = self.is_panic(registers);
+        self.has_panicked |= is_panic;
         let seen = match is_panic {
             true => Seen::Panic,
             // From inside EL2, exceptions return to EL2.
@@ -517,22 +557,21 @@ impl Follower {
         returns || self.plan.function(pc).is_some()
     }
 
-    /// A CPU that is followed may stand at a function, or where one returns. True when the hypervisor panics there.
+    /// A CPU that is followed may stand at a function, or where one returns.
     fn pass(
         &mut self,
         target: &mut dyn Target,
         cpu: usize,
         registers: &Registers,
-    ) -> Result<bool, FollowError> {
+    ) -> Result<(), FollowError> {
         let pc = registers.get("pc").unwrap_or(0);
         let Some(following) = self.following.get_mut(&cpu) else {
-            return Ok(false);
+            return Ok(());
         };
         let lock = tickets(target, following.host_lock_at())?;
         if let Some(stop) = self.plan.function(pc) {
             following.reach(stop, registers, lock);
             match stop.function.role {
-                Role::Panic => return Ok(true),
                 Role::LookUp | Role::Map { .. }
                     if !following.has_looked() && following.may_look(lock) =>
                 {
@@ -565,7 +604,7 @@ impl Follower {
                 following.look(look);
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     fn remember(&mut self, story: &Story) {

@@ -135,6 +135,13 @@ pub struct Stop {
     pub function: Function,
 }
 
+impl Stop {
+    /// Whether the hypervisor panics there.
+    pub(super) fn is_panic(&self) -> bool {
+        self.function.role == Role::Panic
+    }
+}
+
 /// Where a CPU is to be stopped.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Plan {

@@ -3,7 +3,7 @@
 use super::arguments::{Abort, Format};
 use super::document::Document;
 use super::{FAILED, complain, json, open, text};
-use crate::abort::{FollowError, Outcome, Story, Wanted};
+use crate::abort::{Story, Wanted};
 use crate::session::{Opener, Session};
 use crate::view;
 use std::io::{self, IsTerminal, Write};
@@ -94,15 +94,10 @@ fn follow(
                 Some(until) => until.is_met(&story),
                 None => told + 1 >= abort.count,
             };
-            let panicked = matches!(story.outcome, Outcome::Panic { .. });
             tell(story)?;
             told += 1;
             if is_last {
                 return Ok(());
-            }
-            if panicked {
-                let target = session.name().to_owned();
-                return Err(FollowError::Panicked { target }.into());
             }
         }
     }

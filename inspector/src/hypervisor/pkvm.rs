@@ -23,6 +23,7 @@ pub(super) use records::Records;
 use super::layout::Layout;
 use super::meaning::Meaning;
 use super::memory::Memory;
+use super::panic_fact;
 use crate::addr::Span;
 use crate::image::kernel::{GUEST_RAM, Kernel};
 use crate::image::{Images, id_text};
@@ -196,9 +197,7 @@ impl Linux<'_, '_> {
         };
         let gathered = self.gather(&leads, &mut host)?;
         let page_records = leads.records.as_ref().and_then(records::Place::all);
-        if let Some(cpu) = calls::panicked(self.cpus) {
-            self.fact("panic", format!("on CPU {cpu}"), "the calls of that CPU");
-        }
+        self.facts.extend(panic_fact(self.cpus));
         let regime = host.as_ref().map(|host| &host.regime);
         self.doubt_host(&variables, regime, hyp.is_some());
         let pools = self.pools(&variables, gathered.refcounts);

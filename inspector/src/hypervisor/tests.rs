@@ -6,7 +6,8 @@ mod parked;
 
 use super::*;
 use crate::image::tests::elf_file::{Program, Type};
-use crate::model::{EntryKind, JointOwner, Owner, State};
+use crate::model::{EntryKind, Frame, JointOwner, Owner, State};
+use crate::target::Registers;
 use machine::*;
 
 /// `owners` in one line each.
@@ -28,6 +29,44 @@ fn owners_text(system: &System) -> String {
             )
         })
         .collect()
+}
+
+#[test]
+fn a_panic_is_told_by_the_calls() {
+    for (names, expected) in [
+        (&[][..], None),
+        (&[None, Some("panic+0x34c"), Some("die+0x290")], Some(1)),
+        (
+            &[Some("smp_send_stop+0x130"), Some("vpanic+0x1fc")],
+            Some(1),
+        ),
+        (&[Some("panic")], Some(1)),
+        (&[Some("__kvm_nvhe_hyp_panic"), None], Some(1)),
+        (
+            &[
+                Some("hyp_image::panic::stop+0xc"),
+                Some("hyp_image::panic::end+0x1d4"),
+            ],
+            Some(1),
+        ),
+        // The others.
+        (&[Some("panic_smp_self_stop+0x8"), None], None),
+        (
+            &[
+                Some("hyp_image::panic::stop+0xc"),
+                Some("hyp_image::panic::stop_if_asked"),
+            ],
+            None,
+        ),
+    ] {
+        let frame = |name: &Option<&str>| Frame::returning(0, name.map(str::to_owned));
+        let mut cpus = [0, 1].map(|number| Cpu::new(number, Registers::default()));
+        cpus[1].calls = names.iter().map(frame).collect();
+        assert_eq!(panicked(&cpus), expected, "{names:?}");
+    }
+    let mut cpu = Cpu::new(3, Registers::default());
+    cpu.symbol = Some("hyp_panic".to_owned());
+    assert_eq!(panicked(&[cpu]), Some(3));
 }
 
 const SOUND: &str = "\

@@ -3,7 +3,7 @@
 
 use crate::client::Client;
 use crate::qemu_hyp::{COMMON, arguments, ask, essence, read, working};
-use crate::run::succeed;
+use crate::run::{inspector, succeed};
 use crate::tables::{Root, difference, number, stages, written, written_in};
 use fixtures::qemu::{Boot, Machine};
 use inspector::image::Images;
@@ -304,6 +304,29 @@ fn a_panic_is_the_end_of_a_story() {
     assert_eq!(story["after"], Value::Null);
     let [after, _] = ordered.words();
     assert_eq!(written(story), difference(&before, &after), "{story}");
+}
+
+/// Nobody waits for what cannot come: neither who saw the panic, though of something else, nor who comes later.
+#[test]
+fn a_panic_is_the_end_for_all() {
+    let boot = Boot::hyp().expect("the image builds").memory(UNEVEN);
+    let mut ordered = Ordered::start(&boot.channel());
+    ordered.run_to_orders();
+    ordered.make_dry();
+    ordered.order(TOUCH, BEHIND_RAM);
+    let machine = &ordered.machine;
+    let ends = |target: &str| {
+        let line = ["abort", "--call", "unshare", "--count", "1000"];
+        let ran = inspector(arguments(machine, target, &line));
+        assert_eq!(ran.status, 3, "{}", ran.stderr);
+        let sentence = format!("{target}: the machine has panicked, and no trap is followed");
+        assert!(ran.stderr.contains(&sentence), "{}", ran.stderr);
+    };
+    ends(machine.gdb());
+    // It was found standing, and hyp's server has to run.
+    Client::connect(machine.gdb()).order("D");
+    ends(machine.gdb());
+    ends(machine.channel());
 }
 
 impl Ordered {

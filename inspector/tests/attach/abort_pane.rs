@@ -215,7 +215,11 @@ fn qemu_linux_7_says_who_writes_the_record_of_a_page() {
 #[test]
 fn qemu_linux_6_1_is_stopped_in_its_panic() {
     let (_machine, mut terminal, _) = obedient(Kernel::Linux61);
-    for words in ["─ panic ─", "the hypervisor panicked at"] {
+    for words in [
+        "─ panic ─",
+        "the hypervisor panicked at",
+        "no trap is followed after that",
+    ] {
         terminal.wait_for(words).expect("it panics");
     }
     end(&mut terminal, "q");

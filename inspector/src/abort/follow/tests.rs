@@ -10,6 +10,7 @@ fn follower() -> Follower {
         wanted: Wanted::default(),
         by_hand: false,
         seen: false,
+        has_panicked: false,
         last_step: None,
         refused: Vec::new(),
         on_the_way: Vec::new(),

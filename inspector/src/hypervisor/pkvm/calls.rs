@@ -31,18 +31,6 @@ pub(super) fn read(
     places.into_iter().collect()
 }
 
-/// The CPU on which the kernel has panicked, by the calls of each: nothing goes on after that. `panic` does it, since
-/// Linux 6.16 as a wrapper of `vpanic`.
-pub(super) fn panicked(cpus: &[Cpu]) -> Option<usize> {
-    let panics = |frame: &Frame| {
-        let symbol = frame.symbol.as_deref().unwrap_or_default();
-        let function = symbol.split('+').next();
-        matches!(function, Some("panic" | "vpanic"))
-    };
-    let cpu = cpus.iter().find(|cpu| cpu.calls.iter().any(panics))?;
-    Some(cpu.number)
-}
-
 /// Where registers are saved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {

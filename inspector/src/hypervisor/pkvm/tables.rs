@@ -1,13 +1,14 @@
 //! The tables of all regimes: which there are, and why there is none of the host's.
 
+use super::Linux;
 use super::params::SetUp;
 use super::regimes::{self, Active};
 use super::variables::{HostTables, Variables};
 use super::vms::GuestRoot;
-use super::{Linux, calls};
 use crate::arch::regime::{Regime, vmid};
 use crate::arch::walk::{Reader, Walk, walk_together};
 use crate::hypervisor::meaning::Side;
+use crate::hypervisor::panicked;
 use crate::model::{Cpu, Fact, RegimeCapture};
 
 /// The root's address in a VTTBR_EL2: bits 47:1, without VMID and CnP. Addresses of 52 bits are told by [`Regime::stage2`].
@@ -251,7 +252,7 @@ impl Linux<'_, '_> {
 
     /// What to do about a kernel that has not come far enough, unless it never will.
     fn outlook(&self, otherwise: &str) -> String {
-        match calls::panicked(self.cpus) {
+        match panicked(self.cpus) {
             Some(cpu) => format!("it never will, for the kernel has panicked on CPU {cpu}"),
             None => otherwise.to_owned(),
         }

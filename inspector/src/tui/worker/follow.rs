@@ -3,7 +3,7 @@
 use super::run::{Goal, WAIT, control};
 use super::{Machine, Report, Worker};
 
-use crate::abort::{self, FollowError, Follower, Gates, Story, Until, Wanted};
+use crate::abort::{FollowError, Follower, Gates, Story, Until, Wanted};
 use crate::image::Images;
 use crate::target::{Breakpoint, Registers, Target};
 use std::sync::Arc;
@@ -48,6 +48,7 @@ fn keep(machine: &mut dyn Machine, breakpoints: &[u64]) -> anyhow::Result<()> {
 impl Worker {
     /// Runs up to a point of a trap; arms what follows them first.
     pub(super) fn follow(&mut self, point: Point, report: &dyn Fn(Report)) -> anyhow::Result<()> {
+        self.check_panic()?;
         let is_next = matches!(point, Point::Entry | Point::Outcome(_));
         if self.running && self.goal.is_none() && is_next {
             control(self.open_machine()?)?.interrupt()?;
@@ -203,6 +204,14 @@ impl Worker {
         }
     }
 
+    /// Fails if what is followed has come to its panic.
+    pub(super) fn check_panic(&mut self) -> anyhow::Result<()> {
+        match (&self.follower, &mut self.machine) {
+            (Some(follower), Some(machine)) => plainly(follower.check_panic(machine.target())),
+            _ => Ok(()),
+        }
+    }
+
     /// A machine that ran stands: sees which traps came to an end, and tells of them.
     pub(super) fn see(&mut self, report: &dyn Fn(Report)) -> anyhow::Result<Vec<Arc<Story>>> {
         self.with_follower(report, Follower::stopped)
@@ -267,10 +276,7 @@ impl Worker {
                     entry.is_some() && entry == stands
                 })
             }
-            // Nothing comes after a panic.
-            Goal::Outcome(until) => ended.iter().any(|story| {
-                until.is_met(story) || matches!(story.outcome, abort::Outcome::Panic { .. })
-            }),
+            Goal::Outcome(until) => ended.iter().any(|story| until.is_met(story)),
             Goal::Stage { cpu, steps } => {
                 of(*cpu) || self.steps_of(*cpu).is_none_or(|known| known > *steps)
             }

@@ -259,7 +259,7 @@ impl Worker {
         if let Some(written) = written {
             report(Report::Written(written));
         }
-        Ok(())
+        self.check_panic()
     }
 
     /// Takes away what only the end of this run was found by. The machine stands.
@@ -282,6 +282,10 @@ impl Worker {
             self.check_boot()?;
         }
         let ended = self.see(report)?;
+        // It is said once the stop is shown.
+        if self.check_panic().is_err() {
+            return Ok(Verdict::Done(None));
+        }
         let pcs: Vec<_> = cpus.iter().map(|registers| registers.get("pc")).collect();
         let stands_at =
             |breakpoints: &[u64]| pcs.iter().flatten().any(|pc| breakpoints.contains(pc));

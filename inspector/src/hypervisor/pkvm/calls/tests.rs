@@ -446,32 +446,6 @@ fn code_has_its_name_at_all_its_addresses() {
     assert_eq!(name(0x20_0000_0000), None);
 }
 
-#[test]
-fn a_panic_is_told_by_the_calls() {
-    let cpus = |names: &[Option<&str>]| {
-        let mut cpus = [registers(&[]), registers(&[])];
-        cpus[1].number = 1;
-        let frame = |name: &Option<&str>| Frame::returning(0, name.map(str::to_owned));
-        cpus[1].calls = names.iter().map(frame).collect();
-        cpus
-    };
-    for (names, cpu) in [
-        (&[][..], None),
-        (&[None, Some("panic+0x34c"), Some("die+0x290")], Some(1)),
-        (
-            &[Some("smp_send_stop+0x130"), Some("vpanic+0x1fc")],
-            Some(1),
-        ),
-        (&[Some("panic")], Some(1)),
-        (
-            &[Some("panic_smp_self_stop+0x8"), Some("hyp_panic+0x8"), None],
-            None,
-        ),
-    ] {
-        assert_eq!(panicked(&cpus(names)), cpu, "{names:?}");
-    }
-}
-
 proptest! {
     #[test]
     fn any_stack_ends(
