@@ -114,12 +114,17 @@ impl Session {
         Follower::arm(self.target.as_mut(), &mut self.images, wanted)
     }
 
-    /// Whether there is something to follow. The machine must be stopped.
+    /// Whether there is something to follow yet. The machine must be stopped.
     ///
     /// # Errors
-    /// The link failed, or the target cannot run.
+    /// The link failed, the target cannot run, or there never will be: the machine has panicked.
     pub fn is_ready(&mut self) -> Result<bool, FollowError> {
-        Follower::is_ready(self.target.as_mut())
+        let is_ready = Follower::is_ready(self.target.as_mut())?;
+        if !is_ready && hypervisor::panicked(&self.capture()?.cpus).is_some() {
+            let target = self.name().to_owned();
+            return Err(FollowError::Panicked { target });
+        }
+        Ok(is_ready)
     }
 
     /// Lets the machine run until a host comes under stage 2: it stops there, if the images say where that is, or is found

@@ -57,6 +57,15 @@ impl Linux {
         self.ask_with(&self.machine.kernel().vmlinux, words)
     }
 
+    /// No abort comes of a kernel that has panicked, and nobody waits for one.
+    pub(crate) fn assert_nothing_to_follow(&self) {
+        let abort = self.try_ask(&["abort"]);
+        assert_eq!(abort.status, 3, "{}", abort.stderr);
+        let sentence = "the machine has panicked, and no trap is followed after that";
+        assert!(abort.stderr.contains(sentence), "{}", abort.stderr);
+        assert_eq!(abort.stderr.lines().count(), 1, "{}", abort.stderr);
+    }
+
     /// A complete answer, silent on standard error.
     pub(crate) fn ask(&self, words: &[&str]) -> Value {
         let ran = self.try_ask(words);

@@ -89,6 +89,7 @@ fn linux_dies_before_kvm() {
         assert!(panics(&cpus), "{cpus}");
         let list = linux.try_ask(&["list"]).json();
         assert!(array(&list, "regimes").is_empty(), "{list}");
+        linux.assert_nothing_to_follow();
     }
 }
 
@@ -122,6 +123,7 @@ fn linux_dies_before_it_is_confined() {
             "{annotated:#x} {owned:#x}"
         );
         assert!(panics(&linux.try_ask(&["cpus"]).json()));
+        linux.assert_nothing_to_follow();
         let locks = linux.try_ask(&["locks"]).json();
         let names = array(&locks, "locks").iter().map(|lock| &lock["name"]);
         let names: Vec<_> = names.take(2).collect();

@@ -80,4 +80,5 @@ fn linux_7_after_a_panic() {
         symbol.is_some_and(|name| name.starts_with("panic") || name.starts_with("vpanic"))
     });
     assert!(panics, "{cpus:?}");
+    linux.assert_nothing_to_follow();
 }
