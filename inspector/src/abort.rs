@@ -18,6 +18,7 @@ mod calls;
 pub mod choice;
 pub mod difference;
 mod ending;
+mod error;
 mod follow;
 mod following;
 mod gate;
@@ -26,7 +27,8 @@ mod steps;
 pub mod trap;
 mod wanted;
 
-pub use follow::{FollowError, Follower};
+pub use error::FollowError;
+pub use follow::Follower;
 pub use gate::Gates;
 pub use wanted::{Until, Wanted};
 

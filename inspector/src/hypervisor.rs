@@ -108,8 +108,8 @@ pub fn capture(target: &mut dyn Target, images: &mut Images) -> Result<System, T
     })
 }
 
-/// Functions that nothing comes back from: of hyp's image, of the embedded machine, and of Linux at EL2 and at EL1, there since
-/// 6.16 as a wrapper of `vpanic`.
+/// Functions that nothing comes back from: of hyp's image, of the embedded machine, and of Linux at EL2 and at EL1, where since
+/// 6.16 `panic` is a wrapper of `vpanic`.
 const PANICS: [&str; 6] = [
     "hyp_image::panic::hyp_panic",
     "hyp_image::panic::end",

@@ -121,8 +121,7 @@ impl Session {
     pub fn is_ready(&mut self) -> Result<bool, FollowError> {
         let is_ready = Follower::is_ready(self.target.as_mut())?;
         if !is_ready && hypervisor::panicked(&self.capture()?.cpus).is_some() {
-            let target = self.name().to_owned();
-            return Err(FollowError::Panicked { target });
+            return Err(FollowError::panicked(self.target.as_ref()));
         }
         Ok(is_ready)
     }

@@ -1,7 +1,8 @@
 //! What following asks of a machine: breakpoints at its entries, registers, locks and tables as they are now.
 
 use super::Missing;
-use super::follow::{FollowError, run};
+use super::error::FollowError;
+use super::follow::run;
 use super::following::{Following, Look};
 use super::plan::{HANDLER, Plan};
 use crate::addr::Span;

@@ -1,6 +1,7 @@
 //! The branch that decided against the host: where the handler gave up, or where an access was refused.
 
-use super::follow::{FollowError, Follower};
+use super::error::FollowError;
+use super::follow::Follower;
 use super::plan::{HANDLER, Plan};
 use super::{Branch, Fault, Memory, Outcome, Place, Story};
 use crate::addr::Span;

@@ -6,6 +6,7 @@ use super::asking::{
 use super::boot::Boot;
 use super::branch::{Puzzle, is_e2h};
 use super::calls;
+use super::error::FollowError;
 use super::following::{Following, Kind, Seen, kind};
 use super::plan::{Plan, Role, Stop};
 use super::{Missing, Outcome, Place, Road, Story, Wanted};
@@ -14,7 +15,7 @@ use crate::arch::esr;
 use crate::hypervisor;
 use crate::image::Images;
 use crate::model::System;
-use crate::target::{Breakpoint, Registers, RunControl, RunState, Target, TargetError};
+use crate::target::{Breakpoint, Registers, RunControl, RunState, Target};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -24,70 +25,6 @@ const REMEMBERED: usize = 64;
 /// The registers that tell whether a CPU stands at an entry for something that is to be followed. A hypercall's number is
 /// in x0.
 const AT_ENTRY: [&str; 5] = ["pc", "ESR_EL2", "FAR_EL2", "HPFAR_EL2", "x0"];
-
-/// Why nothing can be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum FollowError {
-    /// The link failed.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The target is not a machine.
-    #[error("{target}: it cannot run: host aborts are followed on a machine, not in a file")]
-    CannotRun {
-        /// What the user asked for.
-        target: String,
-    },
-    /// There is no hypervisor yet, or none that is known.
-    #[error("{target}: no hypervisor to follow: {reason}")]
-    NoHypervisor {
-        /// What the user asked for.
-        target: String,
-        /// What was found out instead.
-        reason: String,
-    },
-    /// The machine has no such CPU, so that waiting for it would never end.
-    #[error("{target}: no CPU {cpu}; there are {count}, numbered from 0")]
-    NoCpu {
-        /// What the user asked for.
-        target: String,
-        /// The CPU.
-        cpu: usize,
-        /// How many CPUs there are.
-        count: usize,
-    },
-    /// The server takes no breakpoint where CPUs enter EL2.
-    #[error("{target}: no breakpoint at the entry {entry:#x}: {reason}")]
-    NoEntry {
-        /// What the user asked for.
-        target: String,
-        /// The address.
-        entry: u64,
-        /// The server's words.
-        reason: String,
-    },
-    /// It is not there any more.
-    #[error("{target}: the machine has ended")]
-    Ended {
-        /// What the user asked for.
-        target: String,
-    },
-    /// Nothing more comes of its host.
-    #[error(
-        "{target}: the machine has panicked, and no trap is followed after that: start it anew"
-    )]
-    Panicked {
-        /// What the user asked for.
-        target: String,
-    },
-    /// It has been reset since the breakpoints were set.
-    #[error(
-        "{target}: the machine has restarted, so that what was followed is over: follow it anew"
-    )]
-    Restarted {
-        /// What the user asked for.
-        target: String,
-    },
-}
 
 /// Traps of all CPUs, each followed from its entry to its end. The breakpoints are the target's, which takes them away
 /// when it is dropped.
@@ -125,12 +62,6 @@ pub(super) fn run(target: &mut dyn Target) -> Result<&mut dyn RunControl, Follow
         .ok_or(FollowError::CannotRun { target: name })
 }
 
-/// Nothing more comes of this machine.
-fn panicked(target: &dyn Target) -> FollowError {
-    let target = target.name().to_owned();
-    FollowError::Panicked { target }
-}
-
 /// Whether stage 2 is on for a CPU's host.
 pub(super) fn is_under_stage2(registers: &Registers) -> bool {
     /// `HCR_EL2.VM`.
@@ -157,7 +88,7 @@ impl Follower {
             return Err(FollowError::NoCpu { target, cpu, count });
         }
         if hypervisor::panicked(&system.cpus).is_some() {
-            return Err(panicked(target));
+            return Err(FollowError::panicked(target));
         }
         let mut plan = Plan::make(target, &system)?;
         if plan.entries.is_empty() {
@@ -262,7 +193,7 @@ impl Follower {
     /// One has.
     pub fn check_panic(&self, target: &dyn Target) -> Result<(), FollowError> {
         match self.has_panicked {
-            true => Err(panicked(target)),
+            true => Err(FollowError::panicked(target)),
             false => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Where a host comes under stage 2 for the first time: stopped there, nobody misses its first abort.
 
-use super::follow::{FollowError, Follower, run};
+use super::error::FollowError;
+use super::follow::{Follower, run};
 use crate::image::Images;
 use crate::target::{Breakpoint, Registers, RunState, Target};
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use super::Story;
 use super::asking::{look, tickets};
 use super::branch::Trail;
-use super::follow::{FollowError, Follower, run};
+use super::error::FollowError;
+use super::follow::{Follower, run};
 use super::following::Seen;
 use crate::image::Images;
 use crate::target::Target;
