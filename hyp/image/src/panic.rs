@@ -44,6 +44,7 @@ fn stop() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    let syndrome = Syndrome::read();
     let frame: u64;
     // SAFETY: reads a register.
     unsafe {
@@ -58,15 +59,16 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     if let Some(location) = info.location() {
         print_unlocked(format_args!("hyp:   at {location}"));
     }
-    end(frame)
+    end(frame, &syndrome)
 }
 
 /// An exception hyp never takes if it is right. `pc` is where, `frame` the frame pointer there.
 pub(crate) fn unexpected(what: &str, pc: u64, frame: u64) -> ! {
+    let syndrome = Syndrome::read();
     hyp_panic();
     print_unlocked(format_args!("hyp: PANIC on CPU {}: {what}", ThisCpu.id()));
     print_unlocked(format_args!("hyp:   at {pc:#x}"));
-    end(frame)
+    end(frame, &syndrome)
 }
 
 /// The first CPU to panic reports; a second one, or a panic while reporting, only parks. Debuggers stop here.
@@ -87,14 +89,38 @@ fn hyp_panic() {
     }
 }
 
-fn end(frame: u64) -> ! {
+/// What the last exception has left. A debugger that stops the panic is one, too, so that this is read before.
+struct Syndrome {
+    esr: u64,
+    elr: u64,
+    far: u64,
+    hpfar: u64,
+    spsr: u64,
+}
+
+impl Syndrome {
+    #[inline(always)]
+    fn read() -> Self {
+        Self {
+            esr: read_register!(esr_el2),
+            elr: read_register!(elr_el2),
+            far: read_register!(far_el2),
+            hpfar: read_register!(hpfar_el2),
+            spsr: read_register!(spsr_el2),
+        }
+    }
+}
+
+fn end(frame: u64, syndrome: &Syndrome) -> ! {
+    let Syndrome {
+        esr,
+        elr,
+        far,
+        hpfar,
+        spsr,
+    } = syndrome;
     print_unlocked(format_args!(
-        "hyp:   ESR_EL2 {:#x} ELR_EL2 {:#x} FAR_EL2 {:#x} HPFAR_EL2 {:#x} SPSR_EL2 {:#x}",
-        read_register!(esr_el2),
-        read_register!(elr_el2),
-        read_register!(far_el2),
-        read_register!(hpfar_el2),
-        read_register!(spsr_el2)
+        "hyp:   ESR_EL2 {esr:#x} ELR_EL2 {elr:#x} FAR_EL2 {far:#x} HPFAR_EL2 {hpfar:#x} SPSR_EL2 {spsr:#x}"
     ));
     for caller in callers(frame) {
         print_unlocked(format_args!("hyp:   called from {caller:#x}"));

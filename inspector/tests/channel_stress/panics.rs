@@ -80,6 +80,35 @@ fn qemu_a_client_is_told_of_a_panic() {
     debuggee.machine.wait_for(&line, LIMIT).expect("a report");
 }
 
+/// What is printed is what the exception has left, not what the debugger's stop has.
+#[test]
+fn qemu_a_panic_that_is_stopped_reports_what_led_there() {
+    let mut debuggee = Debuggee::start(boot(), 2);
+    let [place, panic] =
+        ["Hyp>::handle_host_mem_abort", "hyp_panic"].map(|name| debuggee.functions(name)[0].0);
+    let mut session = debuggee.attach();
+    session.client.order(&format!("Z0,{place:x},4"));
+    session.client.order(&format!("Z0,{panic:x},4"));
+    session.resume();
+    let cpu = cpu_of(&session.client.stop());
+    session.client.order(&format!("z0,{place:x},4"));
+    session.client.order(&format!("Hg{:x}", cpu + 1));
+    session.client.order(NOWHERE);
+    session.resume();
+    let stop = session.client.stop();
+    assert!(stop.contains("swbreak") && cpu_of(&stop) == cpu, "{stop}");
+    session.client.order(&format!("z0,{panic:x},4"));
+    session.resume();
+    let stop = session.client.stop();
+    assert_eq!((&stop[..3], cpu_of(&stop)), (ABORTED, cpu));
+    drop(session);
+    // An instruction abort from EL2 itself: nothing is mapped there.
+    let line = debuggee.machine.wait_for("hyp:   ESR_EL2 ", LIMIT);
+    let line = line.expect("a report");
+    assert!(line.contains("ESR_EL2 0x8600000"), "{line}");
+    assert!(line.contains("ELR_EL2 0x1000 FAR_EL2 0x1000 "), "{line}");
+}
+
 /// It has not yet set up its interrupts, and has no host.
 #[test]
 fn qemu_a_cpu_that_panics_on_its_way_up_stops_the_others() {
