@@ -45,6 +45,18 @@ fn panic_by_qemu(debuggee: &Debuggee) -> u64 {
     cpu
 }
 
+/// Has the first CPU that comes there go on where nothing is, with the others; returns which.
+fn lead_astray(session: &mut Session<'_>, place: u64) -> u64 {
+    session.client.order(&format!("Z0,{place:x},4"));
+    session.resume();
+    let cpu = cpu_of(&session.client.stop());
+    session.client.order(&format!("z0,{place:x},4"));
+    session.client.order(&format!("Hg{:x}", cpu + 1));
+    session.client.order(NOWHERE);
+    session.resume();
+    cpu
+}
+
 #[test]
 fn qemu_a_panic_that_nobody_saw_is_found_later() {
     for (model, cpus) in [(Cpu::CortexA57, 4), (Cpu::NeoverseN1, 1), (Cpu::Max, 8)] {
@@ -65,13 +77,7 @@ fn qemu_a_client_is_told_of_a_panic() {
     let mut debuggee = Debuggee::start(boot(), 4);
     let (place, _) = debuggee.functions("Hyp>::handle_host_mem_abort")[0];
     let mut session = debuggee.attach();
-    session.client.order(&format!("Z0,{place:x},4"));
-    session.resume();
-    let cpu = cpu_of(&session.client.stop());
-    session.client.order(&format!("z0,{place:x},4"));
-    session.client.order(&format!("Hg{:x}", cpu + 1));
-    session.client.order(NOWHERE);
-    session.resume();
+    let cpu = lead_astray(&mut session, place);
     let stop = session.client.stop();
     assert_eq!((&stop[..3], cpu_of(&stop)), (ABORTED, cpu));
     assert_panicked(&debuggee, &mut session, cpu);
@@ -87,14 +93,8 @@ fn qemu_a_panic_that_is_stopped_reports_what_led_there() {
     let [place, panic] =
         ["Hyp>::handle_host_mem_abort", "hyp_panic"].map(|name| debuggee.functions(name)[0].0);
     let mut session = debuggee.attach();
-    session.client.order(&format!("Z0,{place:x},4"));
     session.client.order(&format!("Z0,{panic:x},4"));
-    session.resume();
-    let cpu = cpu_of(&session.client.stop());
-    session.client.order(&format!("z0,{place:x},4"));
-    session.client.order(&format!("Hg{:x}", cpu + 1));
-    session.client.order(NOWHERE);
-    session.resume();
+    let cpu = lead_astray(&mut session, place);
     let stop = session.client.stop();
     assert!(stop.contains("swbreak") && cpu_of(&stop) == cpu, "{stop}");
     session.client.order(&format!("z0,{panic:x},4"));
@@ -115,13 +115,7 @@ fn qemu_a_cpu_that_panics_on_its_way_up_stops_the_others() {
     let (mut debuggee, client) = Debuggee::with_client_first(|| boot().paused(), 4, |_| ());
     let (main, _) = debuggee.functions("secondary_main")[0];
     let mut session = debuggee.session(client);
-    session.client.order(&format!("Z0,{main:x},4"));
-    session.resume();
-    let cpu = cpu_of(&session.client.stop());
-    session.client.order(&format!("z0,{main:x},4"));
-    session.client.order(&format!("Hg{:x}", cpu + 1));
-    session.client.order(NOWHERE);
-    session.resume();
+    let cpu = lead_astray(&mut session, main);
     let stop = session.client.stop();
     assert_eq!((&stop[..3], cpu_of(&stop)), (ABORTED, cpu));
     assert!(session.registers(0).is_some() && session.registers(cpu).is_some());
