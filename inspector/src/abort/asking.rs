@@ -127,3 +127,47 @@ pub(super) fn look(target: &mut dyn Target, following: &Following) -> Result<Loo
     let mut read = |spans: &[Span]| target.read_phys(spans);
     walk_together(&regimes, &mut read)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abort::follow::tests::plan;
+    use crate::abort::testing::Machine;
+
+    const VECTOR: u64 = 0x40_4020_0400;
+
+    /// A handler of which there are two instances, and a panic.
+    #[test]
+    fn what_a_server_without_room_refuses_is_told() {
+        let (handler, panic) = ("handle_host_mem_abort, as the entry", "hyp_panic");
+        for (room, by_handler, missing) in [
+            (3, true, &[][..]),
+            (2, true, &[panic]),
+            (1, false, &[handler]),
+            (0, false, &[handler, panic]),
+        ] {
+            let mut machine = Machine::at(&[]);
+            machine.room = room;
+            let mut plan = plan();
+            let mut second = plan.functions[0].clone();
+            second.place.pc += 0x40;
+            plan.functions.push(second);
+            plan.entries = vec![VECTOR];
+            plan.missing.clear();
+            let handlers: Vec<_> = plan.handlers().collect();
+            let is_armed = arm_handler(&mut machine, &mut plan).expect("the link holds");
+            assert_eq!(is_armed, by_handler, "{room}");
+            // The vectors, which are tried next, need the room.
+            let (entries, set) = match by_handler {
+                true => (handlers, 2),
+                false => (vec![VECTOR], 0),
+            };
+            assert_eq!(plan.entries, entries, "{room}");
+            assert_eq!(machine.breakpoints.len(), set, "{room}");
+            arm_panic(&mut machine, &mut plan).expect("the link holds");
+            assert_eq!(machine.breakpoints.len(), room);
+            let functions = plan.missing.iter().map(|missing| missing.function.as_str());
+            assert_eq!(functions.collect::<Vec<_>>(), missing, "{room}");
+        }
+    }
+}

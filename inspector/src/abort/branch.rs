@@ -242,6 +242,8 @@ impl Key {
 mod tests {
     use super::*;
     use crate::abort::Injected;
+    use crate::abort::follow::tests::{HANDLER as START, LINEAR, follower, plan};
+    use crate::abort::testing::Machine;
 
     const REFUSED: Outcome = Outcome::Refused {
         exception: Injected {
@@ -286,5 +288,35 @@ mod tests {
         let long = from(&trail(steps), &REFUSED);
         assert_eq!(long.len(), MAX_TRAIL);
         assert_eq!(long[0], (2 * MAX_TRAIL as u64 - 2) * 4);
+    }
+
+    #[test]
+    fn what_gives_up_is_taken_and_what_refuses_may_fall_through() {
+        // A branch that is taken, one that is not, and a loop's end: cbz x0, +8; nop; cbz x0, +8; cbz x0, -8; ret.
+        let code = [
+            0xb400_0040,
+            0xd503_201f,
+            0xb400_0040,
+            0xb4ff_ffc0,
+            0xd65f_03c0_u32,
+        ];
+        let mut machine = Machine::at(&[]);
+        for (pa, word) in (START - LINEAR..).step_by(4).zip(code) {
+            machine.ram.put(pa, &word.to_le_bytes());
+        }
+        let plan = plan();
+        let mut trail = Trail::default();
+        for offset in [0, 8, 12, 16, 20] {
+            trail.step(&plan, START + offset, false);
+        }
+        let follower = follower(plan);
+        let gave_up = Outcome::GaveUp { branch: None };
+        for (outcome, at, to, taken) in [(gave_up, 0, 8, true), (REFUSED, 8, 12, false)] {
+            let images = &mut Images::default();
+            let branch = follower.deciding_branch(&mut machine, images, &outcome, &trail, false);
+            let branch = branch.expect("the link holds").expect("there is one");
+            let offsets = [branch.at.pc, branch.to.pc].map(|pc| pc - START);
+            assert_eq!((offsets, branch.taken), ([at, to], taken), "{outcome:?}");
+        }
     }
 }

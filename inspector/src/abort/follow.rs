@@ -556,4 +556,4 @@ impl Follower {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

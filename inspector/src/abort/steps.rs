@@ -223,3 +223,51 @@ impl Follower {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abort::follow::tests::{HANDLER, follower, plan};
+    use crate::abort::testing::Machine;
+    use crate::target::testing::Ram;
+
+    /// The host's lock, with the tickets that are served and that come next.
+    const LOCK: u64 = 0x4030_8000;
+    /// Where another CPU lets go of it.
+    const RELEASE: u64 = HANDLER + 0x40;
+
+    /// CPU 0 waits for ticket 6 in a loop of two instructions.
+    fn execute(ram: &mut Ram, cpu: usize, pc: u64) -> u64 {
+        let served = ram.word(LOCK) & 0xffff;
+        match (cpu, pc) {
+            (1, RELEASE) => ram.put(LOCK, &6_u16.to_le_bytes()),
+            (0, pc) if pc == HANDLER + 4 && served != 6 => return HANDLER,
+            _ => {}
+        }
+        pc + 4
+    }
+
+    #[test]
+    fn another_cpu_is_stepped_only_if_it_holds_the_lock_that_is_waited_for() {
+        for (next, gets_the_lock) in [(7_u32, true), (6, false), (5, false)] {
+            let mut machine = Machine::at(&[HANDLER, RELEASE - 8]);
+            machine.ram.put(LOCK, &(next << 16 | 5).to_le_bytes());
+            machine.execute = execute;
+            let mut follower = follower(plan());
+            follower.follow(0);
+            for count in 1..PATIENCE {
+                let images = &mut Images::default();
+                let story = follower.step_on(&mut machine, images, 0);
+                assert_eq!(story.expect("the link holds"), None);
+                // Each is one instruction of its trap, whatever the others execute.
+                let counts = follower.in_progress().map(|story| story.instructions);
+                assert_eq!(counts.collect::<Vec<_>>(), [Some(count)]);
+                if machine.pc(0) > HANDLER + 4 {
+                    break;
+                }
+            }
+            assert_eq!(machine.pc(0) > HANDLER + 4, gets_the_lock, "{next}");
+            assert_eq!(machine.pc(1) > RELEASE, gets_the_lock, "{next}");
+        }
+    }
+}

@@ -1,4 +1,8 @@
-//! Stories made by hand, for tests of views and of their users.
+//! Stories made by hand, for tests of views and of their users, and a machine to follow traps on.
+
+mod machine;
+
+pub(crate) use machine::Machine;
 
 use super::*;
 use crate::abort::choice::choose;

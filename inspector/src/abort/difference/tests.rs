@@ -68,18 +68,22 @@ fn a_block_that_is_split_by_a_share() {
 #[test]
 fn a_page_that_is_used_elsewhere_is_freed_and_linked() {
     let before = [table(ROOT, 3, 0, &[(0, 0x7ff)])];
-    let after = [table(ROOT, 3, 0x20_0000, &[(1, 0x20_17ff)])];
-    let found = compared(&before, &after);
-    assert_eq!(
-        (&found.linked[..], &found.freed[..]),
-        (&[ROOT][..], &[ROOT][..])
-    );
-    let sides: Vec<_> = found
-        .writes
-        .iter()
-        .map(|write| (write.ia, write.old.is_some(), write.new.is_some()))
-        .collect();
-    assert_eq!(sides, [(0, true, false), (0x20_1000, false, true)]);
+    // For other addresses; for the same ones on another level.
+    let old = (0, true, false);
+    for (level, ia, expected) in [
+        (3, 0x20_0000, [old, (0x20_1000, false, true)]),
+        (2, 0, [(0x20_0000, false, true), old]),
+    ] {
+        let after = [table(ROOT, level, ia, &[(1, 0x20_07fd)])];
+        let found = compared(&before, &after);
+        assert_eq!(
+            (&found.linked[..], &found.freed[..]),
+            (&[ROOT][..], &[ROOT][..])
+        );
+        let sides = found.writes.iter();
+        let sides = sides.map(|write| (write.ia, write.old.is_some(), write.new.is_some()));
+        assert_eq!(sides.collect::<Vec<_>>(), expected, "{level}");
+    }
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::abort::plan::Plan;
 use crate::abort::testing::before;
+use crate::arch::walk::Table;
 use crate::model::testing::RAM;
 use crate::model::{Symbol, Symbols};
 
@@ -34,6 +35,13 @@ fn told(story: &Story) -> (Vec<u64>, Comparison) {
     let blocks = story.writes.iter().map(|write| (write.ia - RAM) >> 21);
     (blocks.collect(), story.road.writes)
 }
+
+/// A hypercall.
+const SHARE: [(&str, u64); 3] = [
+    ("ESR_EL2", 0x5a00_0000),
+    ("x0", 0xc600_0010),
+    ("x1", RAM >> 12),
+];
 
 fn registers(own: &[(&str, u64)]) -> Registers {
     let common = [("pc", 0x40_4020_0400), ("ELR_EL2", 0x4100_0888)];
@@ -204,11 +212,6 @@ fn what_others_write_behind_the_function_that_maps_is_theirs() {
 /// Another CPU writes before this one has the lock.
 #[test]
 fn a_stepped_share_tells_of_its_own_writes_where_that_is_sure() {
-    let share = [
-        ("ESR_EL2", 0x5a00_0000),
-        ("x0", 0xc600_0010),
-        ("x1", RAM >> 12),
-    ];
     let own = (vec![OWN], Comparison::UnderLock);
     let all = (vec![OWN, OTHERS], Comparison::EntryToEnd);
     for (kind, disturbed, expected) in [
@@ -218,7 +221,7 @@ fn a_stepped_share_tells_of_its_own_writes_where_that_is_sure() {
     ] {
         let mut system = before();
         system.hypervisor.kind = kind;
-        let mut following = begin(system, &share);
+        let mut following = begin(system, &SHARE);
         following.look(look(&[OTHERS]));
         if disturbed {
             following.others_stepped();
@@ -228,5 +231,47 @@ fn a_stepped_share_tells_of_its_own_writes_where_that_is_sure() {
         let story = following.end(&mapped(&[OTHERS, OWN]), &registers(&[]), Seen::Returns);
         assert_eq!(story.outcome, Outcome::Returned);
         assert_eq!(&told(&story), expected, "{kind:?}, {disturbed}");
+    }
+}
+
+/// RAM is unmapped when it is given away; it does not come back by itself.
+#[test]
+fn a_pool_was_exhausted_if_what_goes_is_no_ram() {
+    let devices = (0, 0, 0x7fd);
+    let ram = (1, OWN as usize, (RAM + (OWN << 21)) | 0x7fd);
+    for ((table, index, word), expected) in [(devices, true), (ram, false)] {
+        let mut system = before();
+        system.regimes[0].tables[table].words[index] = word;
+        let story = begin(system, &SHARE).end(&before(), &registers(&[]), Seen::Returns);
+        assert_eq!(story.writes.len(), 1);
+        let mut steps = story.steps.iter();
+        let is_told = steps.any(|step| step.text.starts_with("the pool was exhausted"));
+        assert_eq!(is_told, expected, "{word:#x}");
+    }
+}
+
+/// The host's words cover intermediate physical addresses, EL2's virtual ones.
+#[test]
+fn what_a_word_of_el2_covers_is_found_at_its_physical_address() {
+    let system = before();
+    let hyp = 0x40_0000_0000;
+    for (regime, ia) in [("host-s2", RAM), ("hyp-s1", RAM + hyp)] {
+        let table = |word| Table {
+            pa: 0x4031_1000,
+            level: 3,
+            ia,
+            parent: None,
+            words: vec![word],
+        };
+        let written = difference::written(&Tables {
+            name: regime,
+            regime: &system.regimes[0].regime,
+            before: &[table(0)],
+            after: &[table(RAM | 0x7ff)],
+            meaning: [None, None],
+        });
+        let own = own(&written, &system);
+        assert_eq!(own.memory, [Span::new(RAM, 0x1000)], "{regime}");
+        assert!(own.tables.contains(&0x4031_1000), "{regime}");
     }
 }
