@@ -77,6 +77,8 @@ pub(super) struct Stop {
     pub(super) cpu: usize,
     /// Where that CPU then stands.
     pub(super) pc: u64,
+    /// How deep its stack has grown there, in bytes.
+    pub(super) deep: u64,
     /// The word that it is about to write.
     pub(super) write: Option<(u64, u32)>,
 }
@@ -364,6 +366,8 @@ impl RunControl for Fake {
         if self.state == RunState::Running
             && let Some(stop) = self.script.pop_front()
         {
+            let sp = cpu(stop.cpu as u64).get("sp").expect("each has one");
+            self.set(stop.cpu, "sp", sp - stop.deep);
             self.set(stop.cpu, "pc", stop.pc);
             self.write = stop.write;
             self.state = RunState::Stopped {
@@ -465,6 +469,7 @@ fn description() -> String {
         ("handle_host_mem_abort", 0x100, 0x200),
         ("host_share_hyp", 0x300, 0x180),
         ("vectors", 0x800, 0x800),
+        ("hyp_panic", 0x1000, 0x40),
         ("TicketLock::lock", 0x2000, 0x60),
         ("HYP", DATA - TEXT, 0x400),
     ];

@@ -85,6 +85,17 @@ fn an_abort_is_followed_from_stage_to_stage() {
 }
 
 #[test]
+fn an_abort_under_way_is_told_to_its_end_before_the_next_one() {
+    let rig = rig();
+    rig.tell(Command::Follow(Point::Entry));
+    let first = Arc::clone(rig.under_way().first().expect("one is under way"));
+    rig.tell(Command::Follow(Point::Entry));
+    let story = rig.told();
+    assert_eq!((story.cpu, &story.host), (first.cpu, &first.host));
+    assert!(story.after.is_some(), "{:?}", story.outcome);
+}
+
+#[test]
 fn a_run_to_the_next_refused_one_tells_of_those_before_it() {
     let rig = rig();
     rig.tell(Command::Follow(Point::Outcome(Until::Refused)));

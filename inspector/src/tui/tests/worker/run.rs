@@ -13,6 +13,7 @@ fn stop(cpu: usize, pc: u64) -> Stop {
     Stop {
         cpu,
         pc,
+        deep: 0,
         write: None,
     }
 }
@@ -35,11 +36,20 @@ fn one_instruction_of_one_cpu() {
 
 #[test]
 fn a_call_is_run_through_until_this_cpu_is_behind_it() {
-    // Another CPU comes there first.
-    let rig = rig([stop(3, CALL + 4), stop(1, CALL + 4)]);
+    // Another CPU comes there first, and this one in a call of the same function by itself.
+    let inner = Stop {
+        deep: 0x40,
+        ..stop(1, CALL + 4)
+    };
+    let rig = rig([stop(3, CALL + 4), inner, stop(1, CALL + 4)]);
+    rig.tell(Command::Capture);
+    let before = rig.capture().system.cpus[1].registers.get("sp");
+    rig.run_state();
     rig.tell(Command::StepOver(1));
     assert_eq!(rig.run_state(), RunState::Running);
-    assert_eq!(rig.pcs()[1], CALL + 4);
+    let capture = rig.capture();
+    let cpu = &capture.system.cpus[1];
+    assert_eq!((cpu.pc, cpu.registers.get("sp")), (Some(CALL + 4), before));
     // What is no call is a step.
     rig.tell(Command::StepOver(1));
     assert_eq!(rig.pcs()[1], CALL + 8);
@@ -96,9 +106,8 @@ fn a_lock_that_is_taken_or_contended_says_who() {
         (0, 0x000a_0008),
     ];
     let script = writes.map(|(cpu, word)| Stop {
-        cpu,
-        pc: 0x40_4020_2010,
         write: Some((0x4025_0000, word)),
+        ..stop(cpu, 0x40_4020_2010)
     });
     for (until, cpu, old, new) in [
         (Until::Changed, 1, 0x0008_0005, 0x0008_0006),
@@ -171,9 +180,8 @@ fn the_link_may_break_while_it_runs() {
 fn no_breakpoint_is_passed_by_the_step_that_writes() {
     let (pc, word) = (0x40_4020_2010, 0x0008_0006);
     let write = Stop {
-        cpu: 1,
-        pc,
         write: Some((0x4025_0000, word)),
+        ..stop(1, pc)
     };
     let rig = rig([write, stop(2, 0x40_4020_0340)]);
     rig.tell(Command::Break(pc + 4));
@@ -231,4 +239,26 @@ fn a_restart_is_said_without_being_asked_for() {
     assert_eq!(rig.run_state(), RunState::Running);
     assert!(rig.failure().starts_with("the machine has restarted"));
     assert_eq!(rig.run_state(), stopped());
+}
+
+/// Nothing more comes of the machine, and nobody asks it for more.
+#[test]
+fn a_panic_ends_the_run_and_every_one_after_it() {
+    let panicked = "the machine has panicked";
+    let rig = rig([stop(3, 0x40_4020_1000)]);
+    rig.tell(Command::Follow(Point::Entry));
+    assert_eq!(rig.run_state(), RunState::Running);
+    assert_eq!(rig.pcs()[3], 0x40_4020_1000);
+    assert!(matches!(
+        rig.run_state(),
+        RunState::Stopped { cpu: Some(3), .. }
+    ));
+    assert!(rig.failure().contains(panicked));
+    rig.tell(Command::Follow(Point::Entry));
+    let again = rig.wait(|report| match report {
+        Report::Failed(text) => Some(text.clone()),
+        Report::Run(state) => Some(format!("{state:?}")),
+        _ => None,
+    });
+    assert!(again.contains(panicked), "{again}");
 }
